@@ -1,0 +1,1 @@
+"""4/4  Texts -> documents: what was read becomes searchable."""

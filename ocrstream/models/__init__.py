@@ -1,0 +1,116 @@
+"""The engines: what finds text lines in pictures and what reads them; batch in, batch out.
+
+Two protocols, found by name through the entry-point groups ``ocrstream.detectors`` and ``ocrstream.recognizers``; a
+third party adds an engine by naming a factory there. A factory takes `EngineOptions` and raises `EngineError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol
+
+from ocrstream.errors import EngineError
+from ocrstream.geometry import Polygon
+from ocrstream.messages import EngineInfo
+from ocrstream.picture import Image
+
+DETECTORS = "ocrstream.detectors"
+RECOGNIZERS = "ocrstream.recognizers"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine runs.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: inference threads; 0 fits them to the cores this process may use.
+    """
+
+    device: str = "cpu"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """A text line that a detector found: four points in the picture's pixels, and a score of 0 to 1."""
+
+    polygon: Polygon
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a recogniser read: the text (may be empty) and its confidence, 0 to 1."""
+
+    text: str
+    confidence: float
+
+
+class Detector(Protocol):
+    """Finds text lines."""
+
+    info: EngineInfo
+
+    def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        """The text lines of each picture, in reading order, in its own pixels.
+
+        Args:
+            pictures: ``(H, W, 3) uint8 BGR`` each; sizes may differ.
+        """
+
+
+class Recognizer(Protocol):
+    """Reads text lines."""
+
+    info: EngineInfo
+
+    def read(self, crops: Sequence[Image]) -> list[Reading]:
+        """What each crop says. A crop's reading does not depend on its neighbours in the batch.
+
+        Args:
+            crops: ``(H, W, 3) uint8 BGR`` each, upright; sizes may differ.
+        """
+
+
+def detector_names() -> list[str]:
+    """The detectors that are installed."""
+    return sorted(entry_points(group=DETECTORS).names)
+
+
+def recognizer_names() -> list[str]:
+    """The recognisers that are installed."""
+    return sorted(entry_points(group=RECOGNIZERS).names)
+
+
+def load_detector(name: str, options: EngineOptions | None = None) -> Detector:
+    """Load a detector by name.
+
+    Raises:
+        EngineError: not installed, weights missing or damaged, or its device is not there.
+    """
+    detector: Detector = _load(DETECTORS, "detector", name, options or EngineOptions())
+    return detector
+
+
+def load_recognizer(name: str, options: EngineOptions | None = None) -> Recognizer:
+    """Load a recogniser by name.
+
+    Raises:
+        EngineError: not installed, weights missing or damaged, or its device is not there.
+    """
+    recognizer: Recognizer = _load(RECOGNIZERS, "recognizer", name, options or EngineOptions())
+    return recognizer
+
+
+def _load(group: str, kind: str, name: str, options: EngineOptions) -> Any:
+    found: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in found:
+        raise EngineError(f"there is no {kind} {name!r}; installed: {', '.join(sorted(found)) or 'none'}")
+    try:
+        factory = found[name].load()
+    except ImportError as error:
+        raise EngineError(f"the {kind} {name!r} cannot be loaded: {error}") from error
+    return factory(options)

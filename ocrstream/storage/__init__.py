@@ -1,0 +1,133 @@
+"""Where documents live: one protocol, two implementations (`embedded` on SQLite, `elastic` on Elasticsearch).
+
+What goes in and comes out is `messages.Texts`: a frame with its lines. Each store lays it out in its own way (frames,
+regions, appearances), and both answer the same queries; the same contract tests run on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ocrstream.messages import Appearance, Texts
+from ocrstream.query import Query
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which frames (or appearances) are meant; None means all.
+
+    Attributes:
+        sources: any of these sources; empty means every source.
+        since_ns: captured at or after, nanoseconds since 1970.
+        until_ns: captured before.
+        min_confidence: only lines read with at least this confidence count, 0 to 1.
+    """
+
+    sources: tuple[str, ...] = ()
+    since_ns: int | None = None
+    until_ns: int | None = None
+    min_confidence: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A frame that a search found.
+
+    Attributes:
+        texts: the frame and all its lines.
+        score: how well it fits; comparable within one page of one store only.
+        matches: for each line that holds something asked for: line number -> spans ``(start, end)`` in its text.
+    """
+
+    texts: Texts
+    score: float
+    matches: dict[int, tuple[tuple[int, int], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of hits, and how many there are in all (``total_is_exact`` tells whether that was counted out)."""
+
+    hits: tuple[Hit, ...]
+    total: int
+    total_is_exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSummary:
+    """What the store holds of one source."""
+
+    source_id: str
+    frames: int
+    first_at_ns: int
+    last_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What became of a batch.
+
+    Attributes:
+        written: frames that are stored now.
+        outdated: frames left alone since a reading of a higher generation is there.
+        refused: index in the batch -> reason, for what the store will never take (it becomes a dead letter).
+    """
+
+    written: int = 0
+    outdated: int = 0
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+class DocumentStore(Protocol):
+    """Frames, regions and appearances; safe to share between threads."""
+
+    def write(self, batch: Sequence[Texts]) -> WriteReport:
+        """Store readings, once.
+
+        The same again changes nothing; a higher generation supersedes all lines of the frame (those it does not see
+        are gone); a lower one changes nothing. On return it is durable, and visible to `search` within a second.
+
+        Raises:
+            StoreError: the server is away or the disk full; nothing is lost, offer the same batch again.
+            BackpressureError: the server asks for a pause.
+        """
+
+    def search(
+        self, query: Query, where: Filter, *, limit: int = 20, offset: int = 0, newest_first: bool = False
+    ) -> Page:
+        """Frames whose lines together hold what is asked for, best first (or newest first).
+
+        Raises:
+            StoreError: the server is away.
+        """
+
+    def scan(self, where: Filter) -> Iterator[Texts]:
+        """Every frame of a filter, by source and capture time (without appearances)."""
+
+    def appearances(self, where: Filter) -> Iterator[Appearance]:
+        """Every appearance of a filter that overlaps its time, by source and first sighting."""
+
+    def get(self, frame_id: str) -> Texts | None:
+        """One frame."""
+
+    def last_frame(self, source_id: str, segment: int | None = None) -> Texts | None:
+        """The last frame by place (media time, else capture time) of a source, where a file resumes."""
+
+    def sources(self) -> list[SourceSummary]:
+        """Every source there is, by name."""
+
+    def drop_before(self, before_ns: int) -> int:
+        """Retention: drop the whole days (UTC) that end at or before this time; returns how many days went."""
+
+    def check(self) -> None:
+        """See that the store is there and usable, creating what is missing.
+
+        Raises:
+            DeploymentError: it is there but cannot be used; the message says what to change.
+            StoreError: it is away.
+        """
+
+    def close(self) -> None:
+        """Let go; what `write` returned for is kept."""

@@ -1,0 +1,129 @@
+"""How messages travel: one protocol, two implementations (`memory` and `kafka`).
+
+A stage never knows which one it runs on. Both are partitioned logs with offsets, consumer groups and redelivery of
+what was not committed; the same contract tests run on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ocrstream.messages import Message, PictureRef, RawRecord, decode, encode
+
+Position = tuple[str, int]
+"""A topic and one of its partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One record as a consumer gets it.
+
+    Over Kafka ``content`` is the raw record, in process it is the message itself; `open` and `raw` hide which.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    content: Message | RawRecord
+
+    @property
+    def position(self) -> Position:
+        """Topic and partition."""
+        return self.topic, self.partition
+
+    def open(self) -> Message:
+        """The message.
+
+        Raises:
+            MalformedRecordError: the record is not one of this program, or damaged.
+        """
+        return decode(self.content) if isinstance(self.content, RawRecord) else self.content
+
+    def raw(self) -> RawRecord:
+        """The record as the wire has it."""
+        return self.content if isinstance(self.content, RawRecord) else encode(self.content)
+
+
+class Consumer(Protocol):
+    """One member of a consumer group; used by one thread."""
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Delivery]:
+        """The next records of the partitions this member owns, in order within a partition; empty after the time-out.
+
+        Raises:
+            TransportError: the broker is away; polling again continues where it was.
+        """
+
+    def commit(self, next_offsets: Mapping[Position, int]) -> None:
+        """Store the offset to read next, per partition. Partitions that have moved to another member are left out.
+
+        Raises:
+            TransportError: it could not be stored; the records will be delivered again.
+        """
+
+    def seek(self, offsets: Mapping[Position, int]) -> None:
+        """Deliver again from these offsets; partitions that this member no longer owns are left out."""
+
+    def keep_alive(self) -> None:
+        """Stay a member while records are being worked on: no record is delivered, heartbeats go on."""
+
+    def owned(self) -> set[Position]:
+        """The partitions this member owns now."""
+
+    def lag(self) -> dict[Position, int]:
+        """How many records wait, for each partition this member owns."""
+
+    def close(self) -> None:
+        """Leave the group; nothing is committed by that."""
+
+
+class Transport(Protocol):
+    """Topics to publish to and to consume from; safe to share between threads."""
+
+    def publish(self, topic: str, message: Message | RawRecord) -> None:
+        """Hand a message over; `flush` tells whether it arrived.
+
+        Blocks while the topic is full (in process only, where frames of live sources make room by dropping the oldest).
+
+        Raises:
+            TransportError: nothing was handed over; the same message may be published again.
+        """
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Wait until everything this thread has published is confirmed.
+
+        Raises:
+            TransportError: something is not; those messages must be published again.
+        """
+
+    def consumer(self, topics: Sequence[str], group: str) -> Consumer:
+        """Join a consumer group; a new group starts with the oldest record kept."""
+
+    def read(self, topic: str, since_ns: int | None, until_ns: int | None) -> Iterator[Delivery]:
+        """The records of a time (by capture time, until exclusive), without a group, in order within a partition.
+
+        Ends at the records that were there when it began.
+
+        Raises:
+            TransportError: the broker is away.
+        """
+
+    def fetch(self, ref: PictureRef) -> Delivery | None:
+        """One record by its place, or None when the topic no longer keeps it.
+
+        Raises:
+            TransportError: the broker is away.
+        """
+
+    def check(self) -> None:
+        """See that the topics are there and usable, creating those that are missing.
+
+        Raises:
+            DeploymentError: a topic is there but cannot be used; the message says what to change.
+            TransportError: the broker is away.
+        """
+
+    def close(self) -> None:
+        """Flush and let go; consumers still open are closed."""

@@ -1,0 +1,1 @@
+"""3/4  Crops -> Texts: the cut-out lines are read."""

@@ -1,0 +1,1 @@
+"""5  The search page: reads documents, writes nothing."""
