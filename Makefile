@@ -17,6 +17,7 @@ demo: $(STAMP)  ## run the built-in camera through all stages, with the search p
 	$(BIN)/ocrstream run demo:
 
 test: $(STAMP)  ## all tests, real servers included
+	sh tests/services/install.sh
 	$(BIN)/python -m pytest
 
 check: $(STAMP)  ## style, types, layering; edits nothing
