@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ocrstream.messages import Appearance, Texts
+from ocrstream.messages import Appearance, FrameInfo, Texts
 from ocrstream.query import Query
 
 
@@ -131,3 +131,14 @@ class DocumentStore(Protocol):
 
     def close(self) -> None:
         """Let go; what `write` returned for is kept."""
+
+
+class Pictures(Protocol):
+    """Where the frames' pictures lie: on disk in the embedded mode, in Kafka in the distributed one."""
+
+    def get(self, info: FrameInfo) -> bytes | None:
+        """The encoded image of a frame, or None when it is no longer kept.
+
+        Raises:
+            TransientError: the disk or the broker is away.
+        """
