@@ -100,6 +100,7 @@ class FrameInfo:
         detector: the engine a replay asks for; None means the consumer's own.
         recognizer: likewise.
         picture: where the picture lies in Kafka; None in the embedded mode.
+        taken_at_ns: when the producer handed it on, to measure delays with; no part of what the frame is.
     """
 
     source_id: str
@@ -115,6 +116,7 @@ class FrameInfo:
     detector: str | None = None
     recognizer: str | None = None
     picture: PictureRef | None = None
+    taken_at_ns: int = field(default=0, compare=False)
 
     @property
     def key(self) -> str:
@@ -392,6 +394,7 @@ def _frame_meta(info: FrameInfo) -> dict[str, Any]:
         "generation": info.generation,
         "detector": info.detector,
         "recognizer": info.recognizer,
+        "taken_at_ns": info.taken_at_ns,
     }
     if info.picture is not None:
         meta["picture"] = {
@@ -560,6 +563,7 @@ def _frame_info(fields: _Fields) -> FrameInfo:
         detector=fields.optional_string("detector"),
         recognizer=fields.optional_string("recognizer"),
         picture=picture,
+        taken_at_ns=fields.whole("taken_at_ns") if "taken_at_ns" in fields._meta else 0,
     )
 
 

@@ -1,6 +1,7 @@
 """Counts and latencies of a running process, for the status line and the search page's status.
 
-Counters are named ``stage.event`` (``producer.frames``, ``detector.dropped``); latencies keep the last 2,000 values.
+Counters are named ``stage.event`` (``producer.frames``, ``detector.dropped``); gauges hold a source's latest value
+(``indexer.media_time_ms``); latencies keep the last 2,000 values.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._by_source: Counter[tuple[str, str]] = Counter()
+        self._gauges: dict[tuple[str, str], float] = {}
         self._values: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=2000))
 
     def add(self, name: str, amount: int = 1, *, source_id: str | None = None) -> None:
@@ -35,6 +37,16 @@ class Metrics:
             self._counts[name] += amount
             if source_id is not None:
                 self._by_source[name, source_id] += amount
+
+    def set(self, name: str, value: float, *, source_id: str) -> None:
+        """Note a source's latest value."""
+        with self._lock:
+            self._gauges[name, source_id] = value
+
+    def gauge(self, name: str, *, source_id: str) -> float | None:
+        """A source's latest value; None before the first."""
+        with self._lock:
+            return self._gauges.get((name, source_id))
 
     def observe(self, name: str, seconds: float) -> None:
         """Keep one duration."""

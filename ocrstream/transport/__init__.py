@@ -7,10 +7,10 @@ what was not committed; the same contract tests run on both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ocrstream.messages import Message, PictureRef, RawRecord, decode, encode
+from ocrstream.messages import Frame, Message, PictureRef, RawRecord, decode, encode
 
 Position = tuple[str, int]
 """A topic and one of its partitions."""
@@ -39,7 +39,14 @@ class Delivery:
         Raises:
             MalformedRecordError: the record is not one of this program, or damaged.
         """
-        return decode(self.content) if isinstance(self.content, RawRecord) else self.content
+        if not isinstance(self.content, RawRecord):
+            return self.content
+        message = decode(self.content)
+        if isinstance(message, Frame) and message.info.picture is None:
+            # A frame that came over Kafka can be fetched from there again: the index holds the reference.
+            ref = PictureRef(self.topic, self.partition, self.offset)
+            return replace(message, info=replace(message.info, picture=ref))
+        return message
 
     def raw(self) -> RawRecord:
         """The record as the wire has it."""
@@ -115,6 +122,24 @@ class Transport(Protocol):
 
         Raises:
             TransportError: the broker is away.
+        """
+
+    def progress(self, source_key: str) -> str | None:
+        """How far a source was read: what `save_progress` kept last for it, or None.
+
+        Raises:
+            TransportError: the broker is away.
+        """
+
+    def save_progress(self, source_key: str, text: str) -> None:
+        """Keep how far a source was read, so that its producer resumes there; over Kafka a new process finds it too.
+
+        Args:
+            source_key: the source's record key (`ocrstream.messages.FrameInfo.key`).
+            text: whatever the producer needs, a few hundred characters at most.
+
+        Raises:
+            TransportError: it could not be stored.
         """
 
     def check(self) -> None:
