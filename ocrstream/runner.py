@@ -65,6 +65,9 @@ class Stage(Protocol):
             PoisonError: one of them can never be processed; the runner finds out which.
         """
 
+    def finish(self) -> Iterable[Message]:
+        """What is still to be said when the stream has come to its end; nothing more is handled afterwards."""
+
 
 class StageFailedError(OcrstreamError):
     """A stage fails on every record it gets; setting them all aside would empty the stream."""
@@ -146,6 +149,7 @@ class Runner:
                 if self._waiting:
                     self._work(consumer, stop)
                 elif upstream_finished is not None and upstream_finished.is_set() and self._is_drained(consumer):
+                    self._publish(_Outcome(list(self._stage.finish())), consumer, stop)
                     return
         finally:
             consumer.close()

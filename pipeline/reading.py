@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from detector_consumer.cropping import cut
+from ocrstream.cropping import cut
 from ocrstream.geometry import Polygon
 from ocrstream.models import Detector, Reading, Recognizer, TextLine
 from ocrstream.picture import Image

@@ -1,0 +1,92 @@
+"""3/4  Crops -> Texts: reads the cut-out lines."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ocrstream.config import RecognizerSettings
+from ocrstream.messages import CROPS, TEXTS, Crops, EngineInfo, Text, Texts
+from ocrstream.metrics import Metrics
+from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
+from ocrstream.runner import Flow, Runner
+from ocrstream.transport import Transport
+from recognizer_consumer.voting import Ballot
+
+
+def build(settings: RecognizerSettings, transport: Transport, metrics: Metrics) -> Runner:
+    """The stage with its loop.
+
+    Raises:
+        EngineError: the recogniser is unknown or cannot be loaded.
+    """
+    options = EngineOptions(settings.device, settings.threads)
+    stage = RecognizerStage(settings.engine, lambda name: load_recognizer(name, options), settings.min_confidence)
+    # A detected frame has cost much already, so one more than the newest is kept before any is dropped.
+    flow = Flow((CROPS,), TEXTS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=2)
+    return Runner(stage, flow, transport, metrics)
+
+
+class RecognizerStage:
+    """Reads the crops of a batch of frames together.
+
+    Args:
+        engine: the recogniser's name, used for every frame that does not ask for another one (a replay may).
+        load: gives the recogniser of a name; called once a name.
+        min_confidence: readings below it are not kept, 0 to 1.
+    """
+
+    name = "recognizer"
+
+    def __init__(self, engine: str, load: Callable[[str], Recognizer], min_confidence: float) -> None:
+        self._engine = engine
+        self._load = load
+        self._min_confidence = min_confidence
+        self._recognizers: dict[str, Recognizer] = {engine: load(engine)}
+        self._ballot = Ballot()
+        self._last: dict[tuple[str, int], Texts] = {}
+
+    def handle(self, batch: Sequence[Crops]) -> list[Texts]:
+        """One `Texts` a frame, in the frames' order.
+
+        Raises:
+            MalformedRecordError: a crop cannot be decoded.
+            EngineError: a replay asks for a recogniser that is not installed.
+        """
+        by_engine: defaultdict[str, list[int]] = defaultdict(list)
+        for index, crops in enumerate(batch):
+            by_engine[crops.info.recognizer or self._engine].append(index)
+        results: dict[int, Texts] = {}
+        for engine, indices in by_engine.items():
+            recognizer = self._recognizer(engine)
+            images = [crop.picture.array() for index in indices for crop in batch[index].crops]
+            readings = iter(recognizer.read(images) if images else [])
+            for index in indices:
+                mine = [next(readings) for _ in batch[index].crops]
+                results[index] = self._texts(batch[index], recognizer.info, mine)
+        return [results[index] for index in range(len(batch))]
+
+    def finish(self) -> list[Texts]:
+        """The last frame of each source once more, with the appearances that end with it."""
+        return [
+            replace(last, appearances=closing)
+            for key, last in self._last.items()
+            if (closing := self._ballot.close(*key))
+        ]
+
+    def _recognizer(self, engine: str) -> Recognizer:
+        if engine not in self._recognizers:
+            self._recognizers[engine] = self._load(engine)
+        return self._recognizers[engine]
+
+    def _texts(self, crops: Crops, recognizer: EngineInfo, readings: list[Reading]) -> Texts:
+        lines = tuple(
+            Text(crop.region, text, round(min(max(reading.confidence, 0.0), 1.0), 4))
+            for crop, reading in zip(crops.crops, readings, strict=True)
+            if (text := " ".join(reading.text.split())) and reading.confidence >= self._min_confidence
+        )
+        appearances = self._ballot.count(crops.info, lines)
+        texts = Texts(crops.info, crops.detector, recognizer, lines, appearances, picture=crops.picture)
+        self._last[crops.info.key, crops.info.generation] = replace(texts, picture=None)
+        return texts
