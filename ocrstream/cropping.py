@@ -23,7 +23,7 @@ def cut(picture: Image, polygon: Polygon) -> Image:
     """
     # No line in a picture is longer than its diagonal: this bounds the memory a senseless polygon can ask for.
     diagonal_px = math.ceil(math.hypot(*picture.shape[:2]))
-    width_px, height_px = (min(max(int(side), 1), diagonal_px) for side in polygon_size_wh(polygon))
+    width_px, height_px = (min(max(round(side), 1), diagonal_px) for side in polygon_size_wh(polygon))
     corners = np.array([(0, 0), (width_px, 0), (width_px, height_px), (0, height_px)], dtype=np.float32)
     to_picture = cv2.getPerspectiveTransform(corners, np.array(polygon, dtype=np.float32))
     return cv2.warpPerspective(

@@ -1,0 +1,1 @@
+"""Measurements with their circumstances; `benchmarks/README.md` has the commands and results."""
