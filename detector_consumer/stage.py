@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from ocrstream.cropping import cut
-
 from detector_consumer.tracking import Tracker
 from ocrstream.config import DetectorSettings
+from ocrstream.cropping import cut
 from ocrstream.geometry import clip_polygon, scale_polygon
 from ocrstream.messages import CROPS, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo, Region
 from ocrstream.metrics import Metrics

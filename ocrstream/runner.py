@@ -127,10 +127,15 @@ class Runner:
         self._flow = flow
         self._transport = transport
         self._metrics = metrics
+        self._consumer: Consumer | None = None
         self._waiting: deque[_Waiting] = deque()
         self._next: dict[Position, int] = {}
         self._failures_in_a_row = 0
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{stage.name}-handler")
+
+    def join(self) -> None:
+        """Become a member of the consumer group before `run`, where somebody has to know that it is one."""
+        self._consumer = self._transport.consumer(self._flow.takes, self._flow.group)
 
     def run(self, stop: threading.Event, upstream_finished: threading.Event | None = None) -> None:
         """Consume until told to stop.
@@ -142,7 +147,10 @@ class Runner:
         Raises:
             StageFailedError: the stage fails on every record.
         """
-        consumer = self._transport.consumer(self._flow.takes, self._flow.group)
+        if self._consumer is None:
+            self.join()
+        consumer = self._consumer
+        assert consumer is not None
         try:
             while not stop.is_set():
                 self._collect(consumer, stop)

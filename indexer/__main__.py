@@ -1,0 +1,60 @@
+"""4/4  Runs the indexer over Kafka and Elasticsearch: ``python -m indexer``, the same as ``ocrstream index``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import threading
+
+from ocrstream.storage.elastic import ElasticStore
+
+from indexer.retention import enforce_hourly
+from indexer.stage import build
+from ocrstream.config import (
+    Configuration,
+    DataSettings,
+    ElasticsearchSettings,
+    IndexerSettings,
+    KafkaSettings,
+    add_flags,
+)
+from ocrstream.metrics import Metrics
+from ocrstream.process import kafka_transport, run_as_program, stop_on_signals, wait_until_usable
+
+log = logging.getLogger("indexer")
+
+DESCRIPTION = "Write the texts in Kafka into Elasticsearch."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's flags."""
+    add_flags(parser, KafkaSettings, ElasticsearchSettings, IndexerSettings)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until stopped; returns the exit code."""
+    configuration = Configuration(arguments)
+    metrics = Metrics()
+    days = configuration.section(DataSettings).retention_days
+    with stop_on_signals() as stop, kafka_transport(configuration, metrics, stop) as transport:
+        store = ElasticStore(configuration.section(ElasticsearchSettings))
+        try:
+            wait_until_usable(store.check, stop)
+            retention = threading.Thread(target=enforce_hourly, args=(store, days, stop), name="retention")
+            retention.start()
+            # Kafka keeps the pictures; the documents refer to them there.
+            runner = build(configuration.section(IndexerSettings), store, None, transport, metrics)
+            log.info("ready")
+            try:
+                runner.run(stop)
+            finally:
+                stop.set()
+                retention.join()
+        finally:
+            store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_as_program(DESCRIPTION, add_arguments, run))

@@ -1,0 +1,154 @@
+"""What every command and every stage process does alike: settings, signals, logging, errors, exit codes.
+
+========= =====================================================================
+exit code meaning
+========= =====================================================================
+0         done, or stopped on request after finishing what was in hand
+1         something went wrong on the way; what was accepted is not lost
+2         what was asked cannot be done; the message says what to do
+3         a server or the disk could not be reached or used; may work later
+========= =====================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from ocrstream.config import Configuration, KafkaSettings
+from ocrstream.errors import ConfigError, OcrstreamError, TransientError, TransportError, UserError
+from ocrstream.metrics import Metrics
+from ocrstream.runner import Runner
+from ocrstream.transport import Transport
+from ocrstream.transport.kafka import KafkaTransport
+
+log = logging.getLogger(__name__)
+
+START_PATIENCE_S = 60.0
+"""How long a process waits at its start for a server that is still coming up; later it waits for ever."""
+
+
+def execute(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Run a command; a person's mistake ends with one sentence, not a traceback. Returns the exit code."""
+    try:
+        return work(arguments)
+    except UserError as error:
+        return _complain(error, 2)
+    except TransientError as error:
+        return _complain(error, 3)
+    except OcrstreamError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (``| head``); Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(error: OcrstreamError, code: int) -> int:
+    sys.stderr.write(f"ocrstream: {error}\n")
+    return code
+
+
+def run_as_program(
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    work: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """The body of a stage's ``__main__``: parse, set up logging, run."""
+    parser = argparse.ArgumentParser(description=description)
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    set_up_logging()
+    return execute(work, arguments)
+
+
+def set_up_logging(handler: logging.Handler | None = None) -> None:
+    """Log to standard error, warnings and worse of libraries, everything from info on of our own."""
+    handler = handler or logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # Kafka's client reports every reconnection at length; the transport says the same in one line.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    logging.getLogger("elastic_transport").setLevel(logging.ERROR)
+    for ours in ("ocrstream", "pipeline", "producers", "detector_consumer", "recognizer_consumer", "indexer", "search"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets; a second SIGINT interrupts for good."""
+    stop = threading.Event()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def kafka_transport(configuration: Configuration, metrics: Metrics, stop: threading.Event) -> Iterator[Transport]:
+    """The Kafka transport of the settings, its topics checked.
+
+    Raises:
+        ConfigError: no broker is named.
+        DeploymentError: a topic cannot be used as it is.
+        TransportError: the broker did not answer within a minute.
+    """
+    settings = configuration.section(KafkaSettings)
+    if not settings.servers:
+        raise ConfigError("which Kafka? Give --kafka HOST:PORT, or set OCRSTREAM_KAFKA_SERVERS")
+    transport = KafkaTransport(settings, metrics)
+    try:
+        wait_until_usable(transport.check, stop)
+        yield transport
+    finally:
+        try:
+            transport.close()
+        except TransportError as error:
+            log.warning("the broker was gone when this process left it: %s", error)
+
+
+def wait_until_usable(check: Callable[[], None], stop: threading.Event, patience_s: float = START_PATIENCE_S) -> None:
+    """Give a server that is still starting some time.
+
+    Raises:
+        TransientError: it is still away when the patience is over, or a stop was asked for.
+    """
+    waited_s, pause_s = 0.0, 1.0
+    while True:
+        try:
+            return check()
+        except TransientError as error:
+            if waited_s >= patience_s or stop.is_set():
+                raise
+            log.warning("%s; trying again in %.0f s", error, pause_s)
+        stop.wait(pause_s)
+        waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 10.0)
+
+
+def run_stage(configuration: Configuration, build: Callable[[Transport, Metrics], Runner]) -> int:
+    """Run one consuming stage over Kafka until SIGTERM or SIGINT; returns the exit code."""
+    metrics = Metrics()
+    with stop_on_signals() as stop, kafka_transport(configuration, metrics, stop) as transport:
+        runner = build(transport, metrics)
+        log.info("ready")
+        runner.run(stop)
+        log.info("stopped: %s", ", ".join(f"{name} {count}" for name, count in sorted(metrics.counts().items())))
+    return 0

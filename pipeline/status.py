@@ -1,0 +1,172 @@
+"""The live status of a run: one line that stays where it is on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from ocrstream.metrics import Metrics
+
+EVERY_S = 0.5
+EVERY_S_IN_A_LOG = 30.0
+WINDOW_S = 5.0
+"""Rates are over the last so many seconds."""
+
+BAR_WIDTH = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a source with an end has in all, for the progress bar.
+
+    Attributes:
+        source_id: the source.
+        total_ms: length of the file that is to be read; None for pictures.
+        start_ms: where in the file reading began, in media time.
+        total_frames: pictures that are to be read; None for files.
+    """
+
+    source_id: str
+    total_ms: float | None = None
+    start_ms: float = 0.0
+    total_frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a run is doing now; rates are per second over the last seconds."""
+
+    frames_in: int
+    read: int
+    dropped: int
+    texts: int
+    frames_in_per_s: float
+    read_per_s: float
+    texts_per_s: float
+    delay_s: float | None
+    dead_letters: int
+    share_done: float | None
+    left_s: float | None
+
+
+class Gauge:
+    """Turns counters into a status; `read` is meant to be called about twice a second, by any thread."""
+
+    def __init__(self, metrics: Metrics, goals: Sequence[Goal] = ()) -> None:
+        self._metrics = metrics
+        self._goals = goals
+        self._started = time.monotonic()
+        self._samples: deque[tuple[float, int, int, int]] = deque()
+        self._lock = threading.Lock()
+
+    def read(self) -> Status:
+        """The status as of now."""
+        counts = self._metrics.counts()
+        now = time.monotonic()
+        frames_in, read, texts = (
+            counts.get(name, 0) for name in ("producer.frames", "indexer.frames", "indexer.texts")
+        )
+        with self._lock:
+            self._samples.append((now, frames_in, read, texts))
+            while now - self._samples[0][0] > WINDOW_S:
+                self._samples.popleft()
+            oldest = self._samples[0]
+        seconds = max(now - oldest[0], EVERY_S)
+        latency = self._metrics.latency("indexer.delay")
+        share = self._share_done()
+        elapsed_s = now - self._started
+        return Status(
+            frames_in=frames_in,
+            read=read,
+            dropped=sum(count for name, count in counts.items() if name.endswith(".dropped")),
+            texts=texts,
+            frames_in_per_s=(frames_in - oldest[1]) / seconds,
+            read_per_s=(read - oldest[2]) / seconds,
+            texts_per_s=(texts - oldest[3]) / seconds,
+            delay_s=latency.p50_s if latency else None,
+            dead_letters=sum(count for name, count in counts.items() if name.endswith(".dead_letters")),
+            share_done=share,
+            left_s=elapsed_s * (1 - share) / share if share else None,
+        )
+
+    def _share_done(self) -> float | None:
+        shares = [share for goal in self._goals if (share := self._share_of(goal)) is not None]
+        return sum(shares) / len(shares) if shares and len(shares) == len(self._goals) else None
+
+    def _share_of(self, goal: Goal) -> float | None:
+        if goal.total_frames:
+            return min(self._metrics.count("indexer.frames", source_id=goal.source_id) / goal.total_frames, 1.0)
+        if goal.total_ms:
+            position_ms = self._metrics.gauge("indexer.media_time_ms", source_id=goal.source_id)
+            return min(max(((position_ms or goal.start_ms) - goal.start_ms) / goal.total_ms, 0.0), 1.0)
+        return None
+
+
+def describe(status: Status) -> str:
+    """A status as one line for people."""
+    parts = []
+    if status.share_done is not None:
+        filled = round(status.share_done * BAR_WIDTH)
+        parts.append(f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}] {status.share_done:4.0%}")
+        if status.left_s is not None:
+            parts.append(f"{_clock(status.left_s)} left")
+    parts.append(f"in {status.frames_in} ({status.frames_in_per_s:.1f}/s)")
+    parts.append(f"read {status.read} ({status.read_per_s:.1f}/s)")
+    parts.append(f"dropped {status.dropped}")
+    if status.delay_s is not None and status.share_done is None:
+        parts.append(f"delay {status.delay_s:.2f} s")
+    parts.append(f"texts {status.texts} ({status.texts_per_s:.1f}/s)")
+    if status.dead_letters:
+        parts.append(f"set aside {status.dead_letters}")
+    return " | ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+class StatusLine(logging.Handler):
+    """Shows a status that stays on the last line, and lets log messages pass above it.
+
+    Install it as the logging handler too, so that messages and the line do not run into each other.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self._stream = stream or sys.stderr
+        self._is_terminal = self._stream.isatty()
+        self._shown = ""
+        self._next_in_log = 0.0
+
+    def show(self, text: str) -> None:
+        """Put a text on the status line; in a log file it appears every half minute."""
+        with self.lock or threading.RLock():
+            if self._is_terminal:
+                self._shown = text[: shutil.get_terminal_size().columns - 1]
+                self._write(f"\r\x1b[2K{self._shown}")
+            elif time.monotonic() >= self._next_in_log:
+                self._next_in_log = time.monotonic() + EVERY_S_IN_A_LOG
+                self._write(f"{text}\n")
+
+    def finish(self, text: str) -> None:
+        """Replace the status line by a last text that stays."""
+        with self.lock or threading.RLock():
+            self._write(f"\r\x1b[2K{text}\n" if self._is_terminal else f"{text}\n")
+            self._shown = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a log message above the status line."""
+        message = self.format(record)
+        self._write(f"\r\x1b[2K{message}\n{self._shown}" if self._is_terminal else f"{message}\n")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()

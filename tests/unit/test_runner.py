@@ -1,0 +1,228 @@
+"""The loop: what is published, committed, dropped, retried and set aside, over the in-process transport."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ocrstream.errors import BackpressureError, PoisonError, StoreError, TransportError
+from ocrstream.messages import (
+    CROPS,
+    DEAD_LETTERS,
+    FRAMES,
+    REPLAY,
+    Crops,
+    DeadLetter,
+    EngineInfo,
+    Frame,
+    FrameInfo,
+    Message,
+    RawRecord,
+    make_frame_id,
+)
+from ocrstream.metrics import Metrics
+from ocrstream.picture import Picture
+from ocrstream.runner import FAILURES_IN_A_ROW, Flow, Runner, StageFailedError
+from ocrstream.transport.memory import MemoryTransport
+
+PICTURE = Picture.from_array(np.zeros((4, 6, 3), np.uint8))
+FLOW = Flow((FRAMES, REPLAY), CROPS, "group", batch=4, deadline_s=0.0, keep_live=1)
+
+
+def frame(number: int, source_id: str = "file", *, live: bool = False) -> Frame:
+    info = FrameInfo(source_id, make_frame_id(source_id, number), number, width_px=6, height_px=4, live=live)
+    return Frame(info, PICTURE)
+
+
+class Recorder:
+    """A stage that passes frames on as empty crops and remembers what it was given."""
+
+    name = "recorder"
+
+    def __init__(self, misbehave: Callable[[Sequence[Frame]], None] = lambda frames: None) -> None:
+        self.batches: list[list[int]] = []
+        self._misbehave = misbehave
+
+    def handle(self, frames: Sequence[Frame]) -> list[Message]:
+        self.batches.append([f.info.captured_at_ns for f in frames])
+        self._misbehave(frames)
+        return [Crops(f.info, EngineInfo("none", "0"), ()) for f in frames]
+
+    def finish(self) -> list[Message]:
+        return [Crops(frame(999).info, EngineInfo("none", "0"), ())]
+
+
+class Bench:
+    """A runner over a transport with everything upstream already published."""
+
+    def __init__(self, stage: Recorder, flow: Flow = FLOW, transport: MemoryTransport | None = None) -> None:
+        self.metrics = Metrics()
+        self.transport = transport or MemoryTransport(partitions=1, capacity=100)
+        self.out = self.transport.consumer([CROPS], "out")
+        self.letters = self.transport.consumer([DEAD_LETTERS], "letters")
+        self.runner = Runner(stage, flow, self.transport, self.metrics)
+        self.runner.join()
+
+    def publish(self, *messages: Message | RawRecord, topic: str = FRAMES) -> None:
+        for message in messages:
+            self.transport.publish(topic, message)
+
+    def run(self) -> None:
+        finished = threading.Event()
+        finished.set()
+        self.runner.run(threading.Event(), finished)
+
+    def numbers(self) -> list[int]:
+        found = []
+        for delivery in self.out.poll(0, 1000):
+            message = delivery.open()
+            assert isinstance(message, Crops)
+            found.append(message.info.captured_at_ns)
+        return found
+
+    def dead_letters(self) -> list[DeadLetter]:
+        found = []
+        for delivery in self.letters.poll(0, 1000):
+            message = delivery.open()
+            assert isinstance(message, DeadLetter)
+            found.append(message)
+        return found
+
+
+def test_everything_goes_through_in_order_and_the_end_is_said() -> None:
+    stage = Recorder()
+    bench = Bench(stage)
+    bench.publish(*(frame(number) for number in range(10)))
+    bench.run()
+    assert bench.numbers() == [*range(10), 999]
+    assert stage.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert bench.transport.consumer(FLOW.takes, FLOW.group).poll(0, 100) == []
+    assert bench.metrics.count("recorder.in") == 10
+
+
+def test_of_a_live_source_only_the_newest_is_kept_and_files_lose_nothing() -> None:
+    stage = Recorder()
+    bench = Bench(stage)
+    for number in range(6):
+        bench.publish(frame(number, "camera", live=True), frame(100 + number, "file"))
+    bench.run()
+    assert bench.numbers() == [100, 101, 102, 103, 104, 5, 105, 999]
+    assert bench.metrics.count("recorder.dropped", source_id="camera") == 5
+    assert bench.metrics.count("recorder.dropped") == 5
+
+
+def test_a_replayed_frame_of_a_live_source_is_never_dropped() -> None:
+    bench = Bench(Recorder())
+    for number in range(5):
+        live = frame(number, "camera", live=True)
+        bench.publish(replace(live, info=replace(live.info, generation=7)), topic=REPLAY)
+    bench.run()
+    assert bench.numbers() == [0, 1, 2, 3, 4, 999]
+
+
+def test_a_malformed_record_is_set_aside_with_its_place_and_the_stream_goes_on() -> None:
+    bench = Bench(Recorder())
+    raw = RawRecord("file", b"noise", {"ocr-schema": b"frame/9"}, 5)
+    bench.publish(frame(1), raw, frame(2))
+    bench.run()
+    assert bench.numbers() == [1, 2, 999]
+    (letter,) = bench.dead_letters()
+    assert (letter.topic, letter.partition, letter.offset, letter.stage) == (FRAMES, 0, 1, "recorder")
+    assert "unknown schema 'frame/9'" in letter.reason
+    assert letter.record == raw
+
+
+def test_the_guilty_record_of_a_batch_is_found_and_the_others_go_through() -> None:
+    def choke(frames: Sequence[Frame]) -> None:
+        if any(f.info.captured_at_ns == 2 for f in frames):
+            raise PoisonError("two is too much")
+
+    bench = Bench(Recorder(choke))
+    bench.publish(*(frame(number) for number in range(4)))
+    bench.run()
+    assert bench.numbers() == [0, 1, 3, 999]
+    (letter,) = bench.dead_letters()
+    assert (letter.offset, letter.reason) == (2, "two is too much")
+    assert "PoisonError" in letter.traceback
+
+
+@pytest.mark.parametrize("error", [StoreError("away"), BackpressureError("slow down", retry_after_s=0.01)])
+def test_what_may_work_later_is_tried_again_with_nothing_lost(error: Exception) -> None:
+    calls = []
+
+    def fail_twice(frames: Sequence[Frame]) -> None:
+        calls.append(len(frames))
+        if len(calls) <= 2:
+            raise error
+
+    bench = Bench(Recorder(fail_twice))
+    bench.publish(frame(1), frame(2))
+    bench.run()
+    assert calls == [2, 2, 2]
+    assert bench.numbers() == [1, 2, 999]
+    assert bench.dead_letters() == []
+
+
+def test_a_stop_while_waiting_commits_nothing() -> None:
+    stop = threading.Event()
+
+    def away(frames: Sequence[Frame]) -> None:
+        stop.set()
+        raise StoreError("away")
+
+    bench = Bench(Recorder(away))
+    bench.publish(frame(1))
+    bench.runner.run(stop)
+    again = bench.transport.consumer(FLOW.takes, FLOW.group).poll(0, 10)
+    assert [delivery.offset for delivery in again] == [0]
+
+
+def test_a_stage_that_fails_on_everything_stops_instead_of_emptying_the_stream() -> None:
+    def bug(frames: Sequence[Frame]) -> None:
+        raise ZeroDivisionError("a bug")
+
+    bench = Bench(Recorder(bug))
+    bench.publish(*(frame(number) for number in range(60)))
+    with pytest.raises(StageFailedError, match="ZeroDivisionError"):
+        bench.run()
+    assert len(bench.dead_letters()) < FAILURES_IN_A_ROW
+
+
+class FlakyTransport(MemoryTransport):
+    """Fails the first flush after having taken the messages, as a broker that dies between the two."""
+
+    failures = 1
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise TransportError("not confirmed")
+
+
+def test_what_was_not_confirmed_is_published_again_before_anything_is_committed() -> None:
+    bench = Bench(Recorder(), transport=FlakyTransport(partitions=1, capacity=100))
+    bench.publish(frame(1), frame(2))
+    bench.run()
+    assert bench.numbers() == [1, 2, 1, 2, 999]
+
+
+def test_records_of_a_partition_that_comes_back_are_handled_once_more_not_twice() -> None:
+    stage = Recorder()
+    bench = Bench(stage, flow=replace(FLOW, batch=1))
+    bench.publish(frame(1), frame(2), frame(3))
+    original = bench.transport.consumer
+    seen: list[Any] = []
+
+    def rebalance_after_first(frames: Sequence[Frame]) -> None:
+        if not seen:
+            # Another member joins and leaves: the partitions come back rewound to what was committed.
+            seen.append(original(FLOW.takes, FLOW.group))
+            seen[0].close()
+
+    stage._misbehave = rebalance_after_first
+    bench.run()
+    assert sorted(set(bench.numbers())) == [1, 2, 3, 999]
+    assert len(stage.batches) <= 4
