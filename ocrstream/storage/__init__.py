@@ -6,12 +6,19 @@ regions, appearances), and both answer the same queries; the same contract tests
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ocrstream.messages import Appearance, FrameInfo, Texts
 from ocrstream.query import Query
+
+DAY_NS = 86_400 * 10**9
+
+COUNT_LIMIT = 10_000
+"""Hits are counted out up to here; a person is served as well by "more than 10,000"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +149,59 @@ class Pictures(Protocol):
         Raises:
             TransientError: the disk or the broker is away.
         """
+
+
+def hit_of(query: Query, texts: Texts, min_confidence: float, score: float) -> Hit | None:
+    """The hit of a frame, looking only at lines of enough confidence; None where those do not fit the query.
+
+    With a confidence asked for, a frame has to have at least one such line, also for a query that asks for nothing.
+    """
+    counted = [line.text if line.confidence >= min_confidence else None for line in texts.lines]
+    if min_confidence > 0 and all(line is None for line in counted):
+        return None
+    found = query.match(counted)
+    if found is None:
+        return None
+    return Hit(texts, score, {texts.lines[index].region.line_number: spans for index, spans in found.items()})
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """The text with lone surrogates, which no encoding takes, replaced one by one (spans stay where they are)."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def refusal(texts: Texts) -> str | None:
+    """Why no store can ever take a reading; None where it can."""
+    info = texts.info
+    times = [info.captured_at_ns, *(t for a in texts.appearances for t in (a.first_at_ns, a.last_at_ns))]
+    if any(not 0 <= time_ns < 2**63 for time_ns in times):
+        return "a capture time is before 1970 or after 2262"
+    picture = (info.picture.partition, info.picture.offset) if info.picture else ()
+    sizes = (info.width_px, info.height_px, info.segment or 0, info.generation, *picture)
+    counts = (number for a in texts.appearances for number in (a.generation, a.readings))
+    if any(not 0 <= number < 2**63 for number in (*sizes, *counts)):
+        return "a size, generation or offset is below zero or beyond 63 bits"
+    line_numbers = [line.region.line_number for line in texts.lines]
+    if len(set(line_numbers)) != len(line_numbers) or any(number < 0 for number in line_numbers):
+        return "two lines have the same number, or a number is below zero"
+    if not all(math.isfinite(number) for number in _numbers(texts)):
+        return "a confidence, score, coordinate or media time is not a finite number"
+    return None
+
+
+def _numbers(texts: Texts) -> Iterator[float]:
+    yield texts.info.media_time_ms or 0.0
+    for line in texts.lines:
+        yield line.confidence
+        yield line.region.detector_score
+        for point in line.region.polygon:
+            yield from point
+    for appearance in texts.appearances:
+        yield from (appearance.confidence, appearance.first_ms or 0.0, appearance.last_ms or 0.0)
+        for at_ms, polygon in appearance.path:
+            yield at_ms
+            for point in polygon:
+                yield from point
