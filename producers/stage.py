@@ -1,0 +1,137 @@
+"""1/4  Source -> Frame: publishes what a source gives, and loses no frame of a file."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from ocrstream.errors import TransportError
+from ocrstream.messages import FRAMES, Frame, FrameInfo
+from ocrstream.metrics import Metrics
+from ocrstream.transport import Transport
+from producers.progress import Event
+from producers.sources import Source
+
+log = logging.getLogger(__name__)
+
+FLUSH_EVERY_S = 0.5
+FLUSH_EVERY_FRAMES = 64
+"""Frames wait this long at most to be confirmed; they are kept until then, so that they can be sent again."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0
+
+
+class Producer:
+    """Sends one source's frames to `FRAMES`.
+
+    It counts, in all and for the source, ``producer.frames`` (confirmed), ``producer.dropped`` (a live source's, lost
+    to a slow reader or while the transport was away), ``producer.reconnects`` and ``producer.skipped`` (damaged).
+
+    Args:
+        source: where frames come from; it is not closed here.
+        transport: where they go.
+        metrics: where they are counted.
+        clock: seconds that never go back, for the flushes.
+    """
+
+    def __init__(
+        self, source: Source, transport: Transport, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._source = source
+        self._transport = transport
+        self._metrics = metrics
+        self._clock = clock
+        self._unconfirmed: list[Frame] = []
+        self._flushed_s = clock()
+        source.progress.on_event = self._count
+
+    @property
+    def position_ms(self) -> float | None:
+        """How far into the source's ``total_ms`` it is; None where it has no time of its own."""
+        return self._source.progress.position_ms
+
+    @property
+    def position_frames(self) -> int:
+        """How far into the source's ``total_frames`` it is."""
+        return self._source.progress.position_frames
+
+    def run(self, stop: threading.Event, after: FrameInfo | None = None) -> None:
+        """Publish until the source ends or ``stop`` is set.
+
+        While the transport is away, a file's reading waits, and a live source goes on with its newest frame.
+
+        Args:
+            stop: ends it within a second.
+            after: the last frame that was read before; a file or folder goes on behind it.
+
+        Raises:
+            SourceError: the source cannot be read (any more); everything before is published.
+        """
+        try:
+            for frame in self._source.frames(stop, after):
+                self._publish(frame, stop)
+                if stop.is_set():
+                    break
+        finally:
+            self._confirm(stop)
+
+    def _publish(self, frame: Frame, stop: threading.Event) -> None:
+        if not self._hand_over(frame, stop):
+            return
+        self._unconfirmed.append(frame)
+        due = self._clock() - self._flushed_s >= FLUSH_EVERY_S
+        if due or len(self._unconfirmed) >= FLUSH_EVERY_FRAMES:
+            self._confirm(stop)
+
+    def _hand_over(self, frame: Frame, stop: threading.Event) -> bool:
+        """Publish one frame; False when it was given up: a live one for a newer, any one for a stop."""
+        pauses = _Pauses(self._source.source_id)
+        while True:
+            try:
+                self._transport.publish(FRAMES, frame)
+            except TransportError as error:
+                stopped = pauses.wait(stop, error)
+                if stopped or self._source.live:
+                    self._count("dropped", 1)
+                    return False
+            else:
+                return True
+
+    def _confirm(self, stop: threading.Event) -> None:
+        """Flush; what was not confirmed is published again (a file's) or given up (a live source's)."""
+        pauses = _Pauses(self._source.source_id)
+        while self._unconfirmed:
+            try:
+                self._transport.flush()
+            except TransportError as error:
+                stopped = pauses.wait(stop, error)
+                if stopped or self._source.live:
+                    self._count("dropped", len(self._unconfirmed))
+                    self._unconfirmed.clear()
+                    break
+                self._unconfirmed = [frame for frame in self._unconfirmed if self._hand_over(frame, stop)]
+            else:
+                self._metrics.add("producer.frames", len(self._unconfirmed), source_id=self._source.source_id)
+                self._unconfirmed.clear()
+        self._flushed_s = self._clock()
+
+    def _count(self, event: Event, amount: int) -> None:
+        self._metrics.add(f"producer.{event}", amount, source_id=self._source.source_id)
+
+
+class _Pauses:
+    """Growing pauses between attempts; the first says why."""
+
+    def __init__(self, source_id: str) -> None:
+        self._source_id = source_id
+        self._pause_s = FIRST_PAUSE_S
+
+    def wait(self, stop: threading.Event, error: TransportError) -> bool:
+        """Wait before the next attempt; True when a stop is asked for."""
+        if self._pause_s == FIRST_PAUSE_S:
+            log.warning("%s: frames cannot be sent, trying again: %s", self._source_id, error)
+        stopped = stop.wait(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+        return stopped
