@@ -70,7 +70,8 @@ SECURITY_HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
+    # Not same-origin: Kibana, on another port of the same host, shows the frames' pictures.
+    "Cross-Origin-Resource-Policy": "same-site",
 }
 
 
