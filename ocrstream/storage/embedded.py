@@ -43,7 +43,7 @@ from ocrstream.storage import (
     storable,
 )
 
-FILE_NAME = "documents.sqlite"
+FILE_NAME = "documents.db"
 
 SCHEMA_VERSION = 1
 
@@ -135,14 +135,12 @@ class EmbeddedStore:
     """A `DocumentStore` in a folder.
 
     Args:
-        directory: the data folder; ``documents.sqlite`` lies in it.
-        must_exist: refuse to start a new store, for those who only read: a mistyped folder is then noticed.
+        directory: the data folder; ``documents.db`` lies in it, and is made when it is first needed.
     """
 
-    def __init__(self, directory: str | Path, *, must_exist: bool = False) -> None:
+    def __init__(self, directory: str | Path) -> None:
         self._directory = Path(directory)
         self._path = self._directory / FILE_NAME
-        self._must_exist = must_exist
         self._write_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._pool_lock = threading.Lock()
@@ -321,11 +319,6 @@ class EmbeddedStore:
                     connection.close()
 
     def _open(self) -> sqlite3.Connection:
-        if self._must_exist and not self._path.exists():
-            raise DeploymentError(
-                f"nothing has been recorded in {self._directory} yet: start with `ocrstream run`, or name the folder "
-                "of an earlier run with --data"
-            )
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -361,12 +354,18 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
     # What `write` returned for survives a power cut, not only a crash.
     connection.execute("PRAGMA synchronous = FULL")
+    if version == SCHEMA_VERSION and _folding_version(connection) == FOLDING_VERSION:
+        return
     with _transaction(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             _create(connection, path)
-        elif connection.execute("SELECT version FROM folding").fetchone()[0] != FOLDING_VERSION:
+        elif _folding_version(connection) != FOLDING_VERSION:
             _fold_again(connection)
+
+
+def _folding_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT version FROM folding").fetchone()[0])
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
