@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check fix
+.PHONY: setup demo test check fix compose-test
 
 setup: $(STAMP)  ## make .venv and install everything into it
 
@@ -29,3 +29,7 @@ check: $(STAMP)  ## style, types, layering; edits nothing
 fix: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+compose-test: $(STAMP)  ## the Dockerfile and docker-compose.yml for real, with a text of demo: found at the end
+	sh tests/services/install.sh
+	$(BIN)/python deploy/compose_test/compose_test.py

@@ -1,7 +1,7 @@
 """Bring the project's own Dockerfile and docker-compose.yml up for real, and find a text of ``demo:`` in them.
 
-``make compose-test`` runs this. It takes a Docker engine that is there; as root on Debian it installs one and runs it by
-itself, with its data under `WORK`. Where no image registry is reachable, the servers' images are stand-ins made of the
+``make compose-test`` runs this. It takes a Docker engine that is there; as root on Debian it installs one and runs it
+by itself, with its data under `WORK`. No image registry is asked: the servers' images are stand-ins made of the
 packages that the tests use, and Kibana is left out (`stand-ins.yml`). Nothing stays running afterwards; images and
 downloads stay in the cache, so that a second run takes a fraction of the first one's time.
 """
