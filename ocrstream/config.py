@@ -83,6 +83,7 @@ class KafkaSettings:
     properties: str = setting(
         "", "any other property of kafka-python, NAME=VALUE with commas: ssl_certfile=/run/client.pem"
     )
+    topic_prefix: str = setting("", "put before every topic's name, so that several installations can share a cluster")
     partitions: int = setting(
         6, "partitions of a topic this program creates; as many consumers can share the work", lowest=1
     )

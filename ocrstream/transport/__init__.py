@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ocrstream.messages import Frame, Message, PictureRef, RawRecord, decode, encode
+from ocrstream.errors import MalformedRecordError
+from ocrstream.messages import DeadLetter, Frame, Message, PictureRef, RawRecord, decode, encode
 
 Position = tuple[str, int]
 """A topic and one of its partitions."""
@@ -47,6 +48,16 @@ class Delivery:
             ref = PictureRef(self.topic, self.partition, self.offset)
             return replace(message, info=replace(message.info, picture=ref))
         return message
+
+    def captured_at_ns(self) -> int:
+        """When what it holds was taken, nanoseconds since 1970; a record that cannot be opened has its own time."""
+        try:
+            message = self.open()
+        except MalformedRecordError:
+            return self.raw().timestamp_ms * 1_000_000
+        if isinstance(message, DeadLetter):
+            return message.record.timestamp_ms * 1_000_000
+        return message.info.captured_at_ns
 
     def raw(self) -> RawRecord:
         """The record as the wire has it."""

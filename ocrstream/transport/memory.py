@@ -15,7 +15,6 @@ from ocrstream.errors import TransportError
 from ocrstream.messages import (
     FRAMES,
     TOPICS,
-    DeadLetter,
     Frame,
     Message,
     PictureRef,
@@ -96,7 +95,7 @@ class MemoryTransport:
                 for offset, content in self._log((topic, number)).records.items()
             ]
         for delivery in kept:
-            at_ns = _captured_at_ns(delivery.content)
+            at_ns = delivery.captured_at_ns()
             if (since_ns is None or at_ns >= since_ns) and (until_ns is None or at_ns < until_ns):
                 yield delivery
 
@@ -377,11 +376,3 @@ def _is_live_frame(message: Message | RawRecord) -> bool:
 
 def _key_of(message: Message | RawRecord) -> str:
     return message.key if isinstance(message, RawRecord) else key_of(message)
-
-
-def _captured_at_ns(content: Message | RawRecord) -> int:
-    if isinstance(content, RawRecord):
-        return content.timestamp_ms * 1_000_000
-    if isinstance(content, DeadLetter):
-        return content.record.timestamp_ms * 1_000_000
-    return content.info.captured_at_ns
