@@ -28,6 +28,9 @@ from ocrstream.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "OCRSTREAM_"
 
+OTHERS_VARIABLES = frozenset({"OCRSTREAM_CONFIG", "OCRSTREAM_SOURCES", "OCRSTREAM_IMAGE", "OCRSTREAM_GPU_IMAGE"})
+"""Variables that are no settings: the configuration file's name, and what docker-compose.yml takes for itself."""
+
 
 def setting(
     default: Any,
@@ -303,7 +306,7 @@ def _read_file(path: str | None) -> dict[str, dict[str, Any]]:
 
 def _check_variables(environment: Mapping[str, str]) -> None:
     known = {variable_of(s.SECTION, f.name) for s in SECTIONS for f in dataclasses.fields(s)}
-    known |= {"OCRSTREAM_CONFIG"}
+    known |= OTHERS_VARIABLES
     for variable in environment:
         # OCRSTREAM_TEST_… and OCRSTREAM_BENCH_… are the tests' and benchmarks' own.
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:

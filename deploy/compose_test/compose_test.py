@@ -1,7 +1,7 @@
 """Bring the project's own Dockerfile and docker-compose.yml up for real, and find a text of ``demo:`` in them.
 
 ``make compose-test`` runs this. It takes a Docker engine that is there; as root on Debian it installs one and runs it
-by itself, with its data under `WORK`. No image registry is asked: the servers' images are stand-ins made of the
+by itself, with its data under `WORK`. No image registry is needed: the servers' images are stand-ins made of the
 packages that the tests use, and Kibana is left out (`stand-ins.yml`). Nothing stays running afterwards; images and
 downloads stay in the cache, so that a second run takes a fraction of the first one's time.
 """
@@ -121,7 +121,7 @@ def engine() -> Iterator[dict[str, str]]:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise FailedError("no Docker engine answers: start one (or run this as root on Debian, which installs one)")
-    _install("docker.io", "docker-compose", "debootstrap")
+    _install("docker.io", "docker-compose")
     # Debian's client first: another one may lack the plug-in that builds images.
     environment |= {"PATH": f"/usr/bin:/usr/sbin:{os.environ['PATH']}", "DOCKER_HOST": f"unix://{WORK}/docker.sock"}
     with _daemon(environment):
@@ -187,8 +187,19 @@ def build_stand_ins(environment: dict[str, str]) -> None:
 
 
 def _build_base(environment: dict[str, str]) -> None:
-    """Debian 12 from its packages, knowing what this machine's pip knows of certificates and indexes."""
-    say("building the base image")
+    """Debian 12 from its registry, else from its packages, knowing this machine's pip certificates and index.
+
+    Raises:
+        FailedError: there is no registry, and packages may not be unpacked here.
+    """
+    with contextlib.suppress(FailedError):
+        run(["docker", "pull", "debian:bookworm-slim"], environment)
+        run(["docker", "tag", "debian:bookworm-slim", BASE_IMAGE], environment)
+        return
+    say("building the base image from Debian's packages")
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise FailedError("no image registry answers; without one the base image can be made as root on Debian only")
+    _install("debootstrap")
     root = WORK / "rootfs"
     shutil.rmtree(root, ignore_errors=True)
     run(["debootstrap", "--variant=minbase", "bookworm", str(root), "http://deb.debian.org/debian"])
