@@ -173,15 +173,18 @@ def build_stand_ins(environment: dict[str, str]) -> None:
     if not run(["docker", "image", "ls", "-q", BASE_IMAGE], environment).strip():
         _build_base(environment)
     try:
-        contents = {"kafka": ("libs", kafka.libraries()), "elasticsearch": ("server", elasticsearch.distribution())}
+        packages = {"kafka": kafka.libraries(), "elasticsearch": elasticsearch.distribution()}
     except RuntimeError as error:
         raise FailedError(str(error)) from error
-    for name, (folder, content) in contents.items():
+    for name, package in packages.items():
         say(f"building the stand-in for {name}")
         context = WORK / "contexts" / name
         shutil.rmtree(context, ignore_errors=True)
         shutil.copytree(HERE / name, context)
-        shutil.copytree(content, context / folder)
+        if package.is_dir():
+            shutil.copytree(package, context / "package")
+        else:
+            shutil.copy(package, context / "package")
         command = ["docker", "build", "-t", f"{PROJECT}/{name}", "--build-arg", f"BASE_IMAGE={BASE_IMAGE}"]
         run([*command, str(context)], environment)
 
