@@ -29,7 +29,7 @@ from ocrstream.query import Query, parse
 from ocrstream.storage import Filter
 
 NS_PER_S = 1_000_000_000
-PAGE_SIZE = 30
+PAGE_SIZE = 48
 MAX_PAGE_SIZE = 100
 MAX_QUERY_LENGTH = 500
 MAX_SOURCES = 50
