@@ -7,9 +7,7 @@ import sys
 
 from detector_consumer.stage import build
 from ocrstream.config import Configuration, DetectorSettings, KafkaSettings, add_flags
-from ocrstream.process import run_as_program, run_stage
-
-DESCRIPTION = "Find the text lines of the frames in Kafka and send their crops on."
+from ocrstream.process import Command, run_as_program, run_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,5 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     return run_stage(configuration, lambda transport, metrics: build(settings, transport, metrics))
 
 
+COMMAND = Command("detect", "Find the text lines of the frames in Kafka and send their crops on.", add_arguments, run)
+
 if __name__ == "__main__":
-    sys.exit(run_as_program(DESCRIPTION, add_arguments, run))
+    sys.exit(run_as_program(COMMAND))

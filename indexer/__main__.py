@@ -20,11 +20,9 @@ from ocrstream.config import (
     add_flags,
 )
 from ocrstream.metrics import Metrics
-from ocrstream.process import kafka_transport, run_as_program, stop_on_signals, wait_until_usable
+from ocrstream.process import Command, kafka_transport, run_as_program, stop_on_signals, wait_until_usable
 
 log = logging.getLogger("indexer")
-
-DESCRIPTION = "Write the texts in Kafka into Elasticsearch."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,5 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+COMMAND = Command("index", "Write the texts in Kafka into Elasticsearch.", add_arguments, run)
+
 if __name__ == "__main__":
-    sys.exit(run_as_program(DESCRIPTION, add_arguments, run))
+    sys.exit(run_as_program(COMMAND))

@@ -124,7 +124,7 @@ class Runner:
 
     def __init__(self, stage: Stage, flow: Flow, transport: Transport, metrics: Metrics) -> None:
         self._stage = stage
-        self._flow = flow
+        self.flow = flow
         self._transport = transport
         self._metrics = metrics
         self._consumer: Consumer | None = None
@@ -135,7 +135,7 @@ class Runner:
 
     def join(self) -> None:
         """Become a member of the consumer group before `run`, where somebody has to know that it is one."""
-        self._consumer = self._transport.consumer(self._flow.takes, self._flow.group)
+        self._consumer = self._transport.consumer(self.flow.takes, self.flow.group)
 
     def run(self, stop: threading.Event, upstream_finished: threading.Event | None = None) -> None:
         """Consume until told to stop.
@@ -169,7 +169,7 @@ class Runner:
     def _collect(self, consumer: Consumer, stop: threading.Event) -> None:
         """Poll until a batch is full or its deadline is over."""
         deadline: float | None = None
-        while len(self._waiting) < self._flow.batch and not stop.is_set():
+        while len(self._waiting) < self.flow.batch and not stop.is_set():
             remaining_s = IDLE_POLL_S if deadline is None else deadline - time.monotonic()
             if remaining_s <= 0:
                 return
@@ -184,7 +184,7 @@ class Runner:
             if not self._waiting:
                 return
             if deadline is None:
-                deadline = time.monotonic() + self._flow.deadline_s
+                deadline = time.monotonic() + self.flow.deadline_s
 
     def _take(self, deliveries: Sequence[Delivery], owned: set[Position]) -> None:
         if any(waiting.delivery.position not in owned for waiting in self._waiting):
@@ -211,7 +211,7 @@ class Runner:
             key = waiting.live_key
             if key is not None:
                 newer[key] = newer.get(key, 0) + 1
-                if newer[key] > self._flow.keep_live:
+                if newer[key] > self.flow.keep_live:
                     self._metrics.add(f"{self._stage.name}.dropped", source_id=key)
                     continue
             kept.appendleft(waiting)
@@ -219,7 +219,7 @@ class Runner:
 
     def _work(self, consumer: Consumer, stop: threading.Event) -> None:
         """Handle one batch and commit what is behind it."""
-        batch = [self._waiting.popleft() for _ in range(min(self._flow.batch, len(self._waiting)))]
+        batch = [self._waiting.popleft() for _ in range(min(self.flow.batch, len(self._waiting)))]
         outcome = _Outcome([], [self._dead_letter(w, w.error) for w in batch if w.error is not None])
         good = [waiting for waiting in batch if waiting.error is None]
         self._metrics.add(f"{self._stage.name}.in", len(batch))
@@ -275,9 +275,9 @@ class Runner:
 
     def _publish(self, outcome: _Outcome, consumer: Consumer, stop: threading.Event) -> bool:
         def publish() -> bool:
-            if self._flow.gives is not None:
+            if self.flow.gives is not None:
                 for message in outcome.outputs:
-                    self._transport.publish(self._flow.gives, message)
+                    self._transport.publish(self.flow.gives, message)
             for letter in outcome.dead_letters:
                 self._transport.publish(DEAD_LETTERS, letter)
             self._transport.flush()

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ocrstream.storage.frames import FrameStore
-
 from detector_consumer import stage as detector
 from indexer import stage as indexer
 from indexer.retention import enforce_hourly
@@ -21,7 +19,10 @@ from ocrstream.errors import OcrstreamError, TransportError
 from ocrstream.metrics import Metrics
 from ocrstream.runner import Runner
 from ocrstream.storage import DocumentStore
+from ocrstream.storage.frames import FrameStore
 from ocrstream.transport.memory import MemoryTransport
+from pipeline import dead_letters
+from pipeline.dead_letters import DeadLetterFolder
 from recognizer_consumer import stage as recognizer
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Embedded:
         configuration: the settings of the stages.
         store: where documents go.
         frames: where pictures go.
+        letters: where records go that cannot be processed.
         metrics: counts of all stages.
 
     Raises:
@@ -47,7 +49,12 @@ class Embedded:
     """
 
     def __init__(
-        self, configuration: Configuration, store: DocumentStore, frames: FrameStore, metrics: Metrics
+        self,
+        configuration: Configuration,
+        store: DocumentStore,
+        frames: FrameStore,
+        letters: DeadLetterFolder,
+        metrics: Metrics,
     ) -> None:
         self.metrics = metrics
         self._transport = MemoryTransport(partitions=4, capacity=CAPACITY, metrics=metrics)
@@ -57,6 +64,7 @@ class Embedded:
             "detector": detector.build(configuration.section(DetectorSettings), self._transport, metrics),
             "recognizer": recognizer.build(configuration.section(RecognizerSettings), self._transport, metrics),
             "indexer": indexer.build(configuration.section(IndexerSettings), store, frames, self._transport, metrics),
+            "dead-letters": dead_letters.build(letters, self._transport, metrics),
         }
         self._stop_feeds = threading.Event()
         self._stop = threading.Event()

@@ -1,14 +1,29 @@
-"""Reads single pictures: a detector and a recogniser one after the other, without stages and without a store."""
+"""``ocrstream read``: the text of single pictures, without stages and without a store."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from ocrstream.config import Configuration, DetectorSettings, RecognizerSettings, add_flags
 from ocrstream.cropping import cut
+from ocrstream.errors import MalformedRecordError, SourceError
 from ocrstream.geometry import Polygon
-from ocrstream.models import Detector, Reading, Recognizer, TextLine
-from ocrstream.picture import Image
+from ocrstream.models import (
+    Detector,
+    EngineOptions,
+    Reading,
+    Recognizer,
+    TextLine,
+    load_detector,
+    load_recognizer,
+)
+from ocrstream.picture import Image, Picture
+from ocrstream.process import Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +73,63 @@ class Reader:
             reading = next(readings)
             if reading.text and reading.confidence >= self._min_confidence:
                 yield ReadLine(line.polygon, line.score, reading.text, reading.confidence)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("pictures", nargs="+", metavar="IMAGE", help="image files; - for standard input")
+    parser.add_argument("--json", action="store_true", help="one JSON object a picture, with boxes and confidences")
+    add_flags(parser, DetectorSettings, RecognizerSettings)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the text of pictures; one that cannot be read does not keep the others from it. Returns the exit code."""
+    configuration = Configuration(arguments)
+    detecting, recognizing = configuration.section(DetectorSettings), configuration.section(RecognizerSettings)
+    reader = Reader(
+        load_detector(detecting.engine, EngineOptions(detecting.device, detecting.threads)),
+        load_recognizer(recognizing.engine, EngineOptions(recognizing.device, recognizing.threads)),
+        recognizing.min_confidence,
+    )
+    failed = False
+    for name in arguments.pictures:
+        try:
+            (lines,) = reader.read([_load(name)])
+        except SourceError as error:
+            sys.stderr.write(f"ocrstream: {error}\n")
+            failed = True
+            continue
+        if len(arguments.pictures) > 1 and not arguments.json:
+            sys.stdout.write(f"{name}:\n")
+        sys.stdout.write(_as_json(name, lines) if arguments.json else "".join(f"{line.text}\n" for line in lines))
+        sys.stdout.flush()
+    return 2 if failed else 0
+
+
+def _load(name: str) -> Image:
+    try:
+        encoded = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return Picture.from_encoded(encoded).array()
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read: {error.strerror}") from error
+    except MalformedRecordError as error:
+        raise SourceError(f"{name}: {error}") from error
+
+
+def _as_json(name: str, lines: Sequence[ReadLine]) -> str:
+    content = {
+        "path": name,
+        "lines": [
+            {
+                "text": line.text,
+                "confidence": round(line.confidence, 4),
+                "detector_score": round(line.detector_score, 4),
+                "polygon": line.polygon,
+            }
+            for line in lines
+        ],
+    }
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+COMMAND = Command("read", "Print the text of pictures; nothing is stored.", add_arguments, run)

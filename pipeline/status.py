@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -22,21 +22,8 @@ WINDOW_S = 5.0
 BAR_WIDTH = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What a source with an end has in all, for the progress bar.
-
-    Attributes:
-        source_id: the source.
-        total_ms: length of the file that is to be read; None for pictures.
-        start_ms: where in the file reading began, in media time.
-        total_frames: pictures that are to be read; None for files.
-    """
-
-    source_id: str
-    total_ms: float | None = None
-    start_ms: float = 0.0
-    total_frames: int | None = None
+Goal = Callable[[], float | None]
+"""How far one source is, 0 to 1; None while that is not known, as for a camera."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +49,7 @@ class Gauge:
     def __init__(self, metrics: Metrics, goals: Sequence[Goal] = ()) -> None:
         self._metrics = metrics
         self._goals = goals
-        self._started = time.monotonic()
+        self._first: tuple[float, float] | None = None
         self._samples: deque[tuple[float, int, int, int]] = deque()
         self._lock = threading.Lock()
 
@@ -81,7 +68,6 @@ class Gauge:
         seconds = max(now - oldest[0], EVERY_S)
         latency = self._metrics.latency("indexer.delay")
         share = self._share_done()
-        elapsed_s = now - self._started
         return Status(
             frames_in=frames_in,
             read=read,
@@ -93,20 +79,21 @@ class Gauge:
             delay_s=latency.p50_s if latency else None,
             dead_letters=sum(count for name, count in counts.items() if name.endswith(".dead_letters")),
             share_done=share,
-            left_s=elapsed_s * (1 - share) / share if share else None,
+            left_s=self._left_s(now, share),
         )
 
     def _share_done(self) -> float | None:
-        shares = [share for goal in self._goals if (share := self._share_of(goal)) is not None]
+        shares = [share for goal in self._goals if (share := goal()) is not None]
         return sum(shares) / len(shares) if shares and len(shares) == len(self._goals) else None
 
-    def _share_of(self, goal: Goal) -> float | None:
-        if goal.total_frames:
-            return min(self._metrics.count("indexer.frames", source_id=goal.source_id) / goal.total_frames, 1.0)
-        if goal.total_ms:
-            position_ms = self._metrics.gauge("indexer.media_time_ms", source_id=goal.source_id)
-            return min(max(((position_ms or goal.start_ms) - goal.start_ms) / goal.total_ms, 0.0), 1.0)
-        return None
+    def _left_s(self, now: float, share: float | None) -> float | None:
+        """Time left at the pace since the first look: a file that is resumed does not begin at zero."""
+        if share is None:
+            return None
+        if self._first is None:
+            self._first = now, share
+        elapsed_s, done = now - self._first[0], share - self._first[1]
+        return elapsed_s * (1 - share) / done if done > 0 else None
 
 
 def describe(status: Status) -> str:

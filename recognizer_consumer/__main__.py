@@ -6,10 +6,8 @@ import argparse
 import sys
 
 from ocrstream.config import Configuration, KafkaSettings, RecognizerSettings, add_flags
-from ocrstream.process import run_as_program, run_stage
+from ocrstream.process import Command, run_as_program, run_stage
 from recognizer_consumer.stage import build
-
-DESCRIPTION = "Read the crops in Kafka and send their texts on."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,5 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     return run_stage(configuration, lambda transport, metrics: build(settings, transport, metrics))
 
 
+COMMAND = Command("recognize", "Read the crops in Kafka and send their texts on.", add_arguments, run)
+
 if __name__ == "__main__":
-    sys.exit(run_as_program(DESCRIPTION, add_arguments, run))
+    sys.exit(run_as_program(COMMAND))

@@ -73,7 +73,7 @@ class FrameStore:
         """
         if len(jpeg) > self._max_bytes or self._max_age_s == 0:
             return
-        path = self._path(frame_id, captured_at_ns)
+        path = self.path_of(frame_id, captured_at_ns)
         with self._lock, self._explained():
             if path.exists():
                 return
@@ -95,7 +95,7 @@ class FrameStore:
         """
         try:
             # A power cut can leave a file without its content.
-            return self._path(frame_id, captured_at_ns).read_bytes() or None
+            return self.path_of(frame_id, captured_at_ns).read_bytes() or None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -107,7 +107,8 @@ class FrameStore:
             self._recount()
             return self._total_bytes
 
-    def _path(self, frame_id: str, captured_at_ns: int) -> Path:
+    def path_of(self, frame_id: str, captured_at_ns: int) -> Path:
+        """Where a picture lies, or would lie."""
         try:
             hour = datetime.fromtimestamp(captured_at_ns // 10**9, UTC).strftime("%Y-%m-%d/%H")
         except (OverflowError, ValueError, OSError):

@@ -1,0 +1,200 @@
+"""The stages as pure handlers: frames to crops, crops to texts, texts to documents."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from ocrstream_test_engines import make_picture
+
+from detector_consumer.stage import DetectorStage
+from detector_consumer.stage import build as build_detector
+from indexer.stage import IndexerStage
+from indexer.stage import build as build_indexer
+from ocrstream.config import DetectorSettings, IndexerSettings, RecognizerSettings
+from ocrstream.errors import EngineError, PoisonError
+from ocrstream.geometry import box_polygon
+from ocrstream.messages import Crops, Frame, FrameInfo, Text, Texts, decode, encode, make_frame_id
+from ocrstream.metrics import Metrics
+from ocrstream.models import load_detector, load_recognizer
+from ocrstream.picture import Picture
+from ocrstream.query import parse
+from ocrstream.storage import Filter, WriteReport
+from ocrstream.storage.embedded import EmbeddedStore
+from ocrstream.storage.frames import FrameStore
+from ocrstream.transport.memory import MemoryTransport
+from pipeline.topology import TOPOLOGY
+from recognizer_consumer.stage import RecognizerStage
+from recognizer_consumer.stage import build as build_recognizer
+from recognizer_consumer.voting import Ballot
+
+SECOND_NS = 1_000_000_000
+GATE = ("Gate B12", (40.0, 30.0, 240.0, 74.0))
+EXIT = ("Exit", (300.0, 200.0, 420.0, 250.0))
+
+
+def frame(second: float, *lines: tuple[str, tuple[float, float, float, float]], **changes: Any) -> Frame:
+    at_ns = int(second * SECOND_NS)
+    info = FrameInfo("hall", make_frame_id("hall", at_ns), at_ns, width_px=640, height_px=360, live=True)
+    return Frame(replace(info, **changes), Picture.from_array(make_picture(lines)))
+
+
+def detector() -> DetectorStage:
+    return DetectorStage("blocks", load_detector)
+
+
+def recognizer(min_confidence: float = 0.3) -> RecognizerStage:
+    return RecognizerStage("plain", load_recognizer, min_confidence)
+
+
+def test_lines_are_cut_out_with_their_place_in_the_frame() -> None:
+    (crops,) = detector().handle([frame(1, GATE, EXIT)])
+    assert [crop.region.polygon for crop in crops.crops] == [box_polygon(*GATE[1]), box_polygon(*EXIT[1])]
+    assert [crop.region.line_number for crop in crops.crops] == [0, 1]
+    assert [crop.picture.array().shape for crop in crops.crops] == [(44, 200, 3), (50, 120, 3)]
+    assert crops.detector.name == "blocks"
+    assert crops.picture is not None
+
+
+def test_polygons_are_in_the_frames_pixels_where_the_picture_was_shrunk() -> None:
+    whole = frame(1, GATE)
+    small = cv2.resize(whole.picture.array(), (480, 270), interpolation=cv2.INTER_AREA)
+    (crops,) = detector().handle([Frame(whole.info, Picture.from_array(np.asarray(small, np.uint8)))])
+    (crop,) = crops.crops
+    for (x, y), (expected_x, expected_y) in zip(crop.region.polygon, box_polygon(*GATE[1]), strict=True):
+        assert x == pytest.approx(expected_x, abs=2)
+        assert y == pytest.approx(expected_y, abs=2)
+
+
+def test_a_frame_without_text_is_told_of_too() -> None:
+    (crops,) = detector().handle([frame(1)])
+    (texts,) = recognizer().handle([crops])
+    assert texts.lines == ()
+
+
+def test_batches_keep_the_frames_order_and_each_its_own_crops() -> None:
+    frames = [frame(1, GATE), frame(2), frame(3, EXIT, GATE)]
+    read = recognizer().handle(detector().handle(frames))
+    assert [texts.text for texts in read] == ["Gate B12", "", "Gate B12\nExit"]
+    assert [texts.info.frame_id for texts in read] == [f.info.frame_id for f in frames]
+
+
+def test_a_replay_chooses_its_engines_frame_by_frame() -> None:
+    frames = [frame(1, GATE), frame(2, GATE, recognizer="shout", generation=5)]
+    read = recognizer().handle(detector().handle(frames))
+    assert [texts.text for texts in read] == ["Gate B12", "GATE B12!"]
+    assert [texts.recognizer.name for texts in read] == ["plain", "shout"]
+
+
+def test_an_engine_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(EngineError, match="no recognizer 'psychic'"):
+        recognizer().handle(detector().handle([frame(1, GATE, recognizer="psychic")]))
+    with pytest.raises(EngineError, match="no detector 'psychic'"):
+        detector().handle([frame(1, GATE, detector="psychic")])
+
+
+def test_unsure_readings_are_not_kept() -> None:
+    crops = detector().handle([frame(1, GATE)])
+    assert recognizer(min_confidence=0.96).handle(crops)[0].lines == ()
+    assert len(recognizer(min_confidence=0.95).handle(crops)[0].lines) == 1
+
+
+def test_one_text_over_time_is_one_track_and_one_appearance() -> None:
+    finder, reader = detector(), recognizer()
+    moved = (GATE[0], (60.0, 36.0, 260.0, 80.0))
+    read: list[Texts] = []
+    for second, line in ((10.0, GATE), (10.5, GATE), (11.0, moved), (11.5, moved)):
+        read += reader.handle(finder.handle([frame(second, line)]))
+    read += reader.finish()
+    tracks = {line.region.track_id for texts in read for line in texts.lines}
+    assert len(tracks) == 1
+    last = read[-1].appearances[0]
+    assert (last.text, last.readings, last.closed) == ("Gate B12", 4, True)
+    assert (last.first_at_ns, last.last_at_ns) == (10 * SECOND_NS, int(11.5 * SECOND_NS))
+    assert last.path == (
+        (10_000.0, box_polygon(*GATE[1])),
+        (10_500.0, box_polygon(*GATE[1])),
+        (11_000.0, box_polygon(*moved[1])),
+        (11_500.0, box_polygon(*moved[1])),
+    )
+    assert read[-1].info.frame_id == read[-2].info.frame_id
+
+
+def test_a_text_that_has_gone_is_closed_and_one_elsewhere_is_another() -> None:
+    finder, reader = detector(), recognizer()
+    read: list[Texts] = []
+    for second, lines in ((1.0, [GATE]), (2.0, [GATE, EXIT]), (5.0, [EXIT])):
+        read += reader.handle(finder.handle([frame(second, *lines)]))
+    news = {(a.text, a.closed, a.last_at_ns // SECOND_NS) for texts in read for a in texts.appearances}
+    assert ("Gate B12", True, 2) in news
+    assert ("Exit", False, 2) in news
+
+
+def test_the_surest_text_wins_the_vote() -> None:
+    ballot = Ballot()
+    crops = detector().handle([frame(1, GATE)])[0]
+    region = crops.crops[0].region
+    votes = [("GATE 812", 0.5), ("GATE B12", 0.9), ("GATE 812", 0.3)]
+    news = [ballot.count(frame(1 + n * 0.1).info, (Text(region, text, sure),)) for n, (text, sure) in enumerate(votes)]
+    assert [appearance.text for found in news for appearance in found] == ["GATE 812", "GATE B12"]
+    (last,) = ballot.close("hall", 1)
+    assert (last.text, last.confidence, last.readings) == ("GATE B12", 0.9, 3)
+
+
+class TestIndexer:
+    """The last stage, over the real embedded store."""
+
+    def test_documents_are_found_and_pictures_are_kept(self, tmp_path: Path) -> None:
+        store, frames, metrics = EmbeddedStore(tmp_path), FrameStore(tmp_path / "f", max_bytes=10**8), Metrics()
+        stage = IndexerStage(store, frames, metrics, now_ns=lambda: 3 * SECOND_NS)
+        (texts,) = recognizer().handle(detector().handle([frame(1, GATE)]))
+        assert stage.handle([texts]) == []
+        (hit,) = store.search(parse("gate"), Filter()).hits
+        assert hit.texts.lines == texts.lines
+        picture = frames.get(texts.info.frame_id, texts.info.captured_at_ns)
+        assert picture is not None
+        assert Picture.from_encoded(picture).array().shape == (360, 640, 3)
+        latency = metrics.latency("indexer.delay")
+        assert latency is not None
+        assert latency.p50_s == 2.0
+        store.close()
+
+    def test_what_the_store_refuses_is_poison(self, tmp_path: Path) -> None:
+        class Refusing(EmbeddedStore):
+            def write(self, batch: Sequence[Texts]) -> WriteReport:
+                return WriteReport(refused={0: "no such field"})
+
+        store = Refusing(tmp_path)
+        (texts,) = recognizer().handle(detector().handle([frame(1)]))
+        with pytest.raises(PoisonError, match="no such field"):
+            IndexerStage(store, None, Metrics()).handle([texts])
+        store.close()
+
+
+def test_the_topology_tells_the_truth(tmp_path: Path) -> None:
+    transport, metrics = MemoryTransport(), Metrics()
+    store = EmbeddedStore(tmp_path)
+    runners = {
+        "detector_consumer": build_detector(DetectorSettings(engine="blocks"), transport, metrics),
+        "recognizer_consumer": build_recognizer(RecognizerSettings(engine="plain"), transport, metrics),
+        "indexer": build_indexer(IndexerSettings(), store, None, transport, metrics),
+    }
+    rows = {row.folder: row for row in TOPOLOGY}
+    for folder, runner in runners.items():
+        assert runner.flow.takes == rows[folder].takes
+        assert (runner.flow.gives or "documents") == rows[folder].gives
+        assert runner.flow.group == rows[folder].group
+    for above, below in itertools.pairwise(TOPOLOGY):
+        assert above.gives in below.takes
+    store.close()
+
+
+def test_crops_of_a_stage_survive_the_wire() -> None:
+    (crops,) = detector().handle([frame(1, GATE, EXIT)])
+    again = decode(encode(crops))
+    assert isinstance(again, Crops)
+    assert recognizer().handle([again])[0].text == "Gate B12\nExit"
