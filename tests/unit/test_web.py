@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from starlette.datastructures import QueryParams
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocrstream.errors import ConfigError, QueryError, StoreError
 from ocrstream.messages import Appearance
@@ -39,34 +40,48 @@ class FlakyStore(EmbeddedStore):
             raise self.away
 
 
+class Stage:
+    """One server for all tests of this module: starting and stopping takes longer than a test."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+        self.server = PageServer(self._serve, port=0)
+        self.client = httpx.Client(base_url=self.server.address)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    with made.server, made.client:
+        yield made
+
+
 class Site:
     """A page being served, and what it is served from."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, stage: Stage, directory: Path) -> None:
         self.store = FlakyStore(directory)
         self.store.check()
         self.pictures = PictureTable()
         self.metrics = Metrics()
         self.status = Status(frames_in=1200, frames_read=300, frames_dropped=7, delay_s=0.25, texts_per_s=12.5)
-        app = build_app(self.store, self.pictures, self.metrics, lambda: self.status)
-        self.server = PageServer(app, port=0)
-        self.server.start()
-        self.client = httpx.Client(base_url=self.server.address)
+        self.server = stage.server
+        self._client = stage.client
+        stage.app = build_app(self.store, self.pictures, self.metrics, lambda: self.status)
 
     def get(self, address: str, **headers: str) -> httpx.Response:
-        return self.client.get(address, headers=headers)
-
-    def close(self) -> None:
-        self.client.close()
-        self.server.stop()
-        self.store.close()
+        return self._client.get(address, headers=headers)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
+def site(stage: Stage, tmp_path: Path) -> Iterator[Site]:
+    made = Site(stage, tmp_path)
     yield made
-    made.close()
+    made.store.close()
 
 
 GATE = frame("camera:hall", 1, "GATE B12", line(1, "BOARDING now", 0.62))
