@@ -339,13 +339,18 @@ def _as_kind(value: Any, kind: Any) -> Any:
     if kind is bool:
         if isinstance(value, bool):
             return value
-        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() not in words:
+            raise ValueError("neither true nor false")
+        return words[str(value).lower()]
     if isinstance(value, bool):
         raise ValueError("true and false are not numbers or words here")  # noqa: TRY004 reported as a ConfigError
     if kind is str:
         if not isinstance(value, str):
             raise ValueError("not a string")
         return value
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError("not whole")
     if kind in (int, float):
         return kind(value)
     raise ValueError(f"no setting is a {kind}")

@@ -53,6 +53,7 @@ def test_a_flag_that_two_sections_share_sets_both() -> None:
         ("[kafka]\npartitions = 'many'\n", "kafka.partitions: expected a whole number, got 'many'"),
         ("[kafka]\npartitions = 0\n", "kafka.partitions: should be at least 1, got 0"),
         ("[kafka]\npartitions = true\n", "expected a whole number"),
+        ("[kafka]\npartitions = 2.5\n", "expected a whole number, got 2.5"),
         ("[kafka]\npassword = 'x'\n", "is a secret: set OCRSTREAM_KAFKA_PASSWORD"),
         ("[kafka]\nsecurity_protocol = 'TLS'\n", "'TLS' is not one of PLAINTEXT, SSL"),
         ("kafka = 1\n", "unknown section"),
