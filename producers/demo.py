@@ -17,7 +17,8 @@ import numpy as np
 from ocrstream.config import ProducerSettings
 from ocrstream.errors import SourceError
 from ocrstream.messages import Frame, FrameInfo, make_frame_id
-from ocrstream.picture import Image, Picture
+from ocrstream.picture import Picture
+from producers.images import cut_out
 from producers.progress import Progress
 from producers.sampling import Sampler, View
 from producers.scene import FPS, HEIGHT_PX, SIGN_PERIOD_S, WIDTH_PX, DemoScene, TruthLine
@@ -45,6 +46,7 @@ class DemoSource:
 
     segment: int | None = None
     total_frames: int | None = None
+    start_ms = 0.0
 
     def __init__(self, spec: SourceSpec, settings: ProducerSettings) -> None:
         options = _read_options(spec)
@@ -104,7 +106,7 @@ class DemoSource:
         yield from range(first, self._end)
 
     def _frame(self, scene: DemoScene, index: int) -> Frame:
-        image = _view(scene.render(index), self._view)
+        image = cut_out(scene.render(index), self._view)
         media_ms = round(index * 1000 / self._fps, 3)
         if self.live:
             at_ns = time.time_ns()
@@ -166,17 +168,6 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return scene
-
-
-def _view(image: Image, view: View) -> Image:
-    if view.is_whole:
-        return image
-    x, y, width, height = view.box(image.shape[1], image.shape[0])
-    size_wh = view.output_wh(image.shape[1], image.shape[0])
-    part = image[y : y + height, x : x + width]
-    if size_wh != (width, height):
-        part = cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    return np.ascontiguousarray(part)
 
 
 def _read_options(spec: SourceSpec) -> dict[str, float]:
