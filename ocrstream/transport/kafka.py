@@ -78,6 +78,9 @@ RECORD_OVERHEAD_BYTES = 256
 MAX_POLL_INTERVAL_S = 900.0
 """So long may a consumer go without `poll` or `keep_alive` before its partitions are given to others."""
 
+REBALANCE_TIMEOUT_S = 5.0
+"""How long one call may wait for the other members of a group that is being rebalanced."""
+
 DEAD_LETTER_RETENTION_S = 14 * 86_400
 
 REFUSED = (
@@ -182,6 +185,8 @@ class KafkaTransport:
             KafkaConsumer,
             group_id=f"{self._settings.topic_prefix}{group}",
             max_poll_interval_ms=int(MAX_POLL_INTERVAL_S * 1000),
+            # A member learns from the answer to a heartbeat that the group is being rebalanced.
+            heartbeat_interval_ms=1000,
             **self._fetching(),
         )
         client.subscribe([self._wire(topic) for topic in topics])
@@ -498,6 +503,7 @@ class GroupConsumer:
         """
         self._check_open()
         with self._cluster.translated("polling"):
+            self._rejoin()
             found = self._client.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
         return [_delivery(record, self._prefix) for records in found.values() for record in records]
 
@@ -538,6 +544,7 @@ class GroupConsumer:
         """
         self._check_open()
         with self._cluster.translated("staying in the group"):
+            self._rejoin()
             self._client.pause(*self._client.assignment())
             try:
                 found = self._client.poll(timeout_ms=0, max_records=1)
@@ -580,6 +587,17 @@ class GroupConsumer:
         self._forget(self)
         with suppress(kafka_errors.KafkaError):
             self._client.close(autocommit=False, timeout_ms=5000)
+
+    def _rejoin(self) -> None:
+        """Join the group where that is due, and wait for it.
+
+        kafka-python 3.0 forgets a join that comes to its end while nobody is inside ``poll``, and begins another one,
+        which throws the group into a rebalance again. With short polls two members can disturb each other so without
+        end, so the join is waited for in one go, by the call that ``poll`` makes first of all.
+        """
+        coordinator = self._client._coordinator
+        if coordinator.need_rejoin():
+            coordinator.poll(timeout_ms=REBALANCE_TIMEOUT_S * 1000)
 
     def _place(self, position: Position) -> Any:
         return TopicPartition(f"{self._prefix}{position[0]}", position[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from ocrstream.transport.kafka import KafkaTransport
 from ocrstream.transport.memory import MemoryTransport
 
 PARTITIONS = 4
+ALL_PARTITIONS = {(FRAMES, number) for number in range(PARTITIONS)}
 NOW_NS = time.time_ns() // 1_000_000 * 1_000_000
 PATIENCE_S = 30.0
 
@@ -166,54 +168,61 @@ def test_keep_alive_delivers_nothing_and_loses_nothing(transport: Transport, gro
     assert [frame_id(delivery) for delivery in take(consumer, 2)] == ["cam-1", "cam-2"]
 
 
-def test_two_members_share_the_partitions_and_the_rest_is_taken_over(transport: Transport, group: str) -> None:
+def test_two_members_share_the_partitions_and_one_takes_over_what_the_other_left(
+    transport: Transport, group: str
+) -> None:
     sources = [f"cam{number}" for number in range(12)]
     first = transport.consumer([FRAMES], group)
     for source in sources:
-        send(transport, source, range(1))
+        transport.publish(FRAMES, frame(source, 0))
+    transport.flush()
     before = take(first, 12)
     second = transport.consumer([FRAMES], group)
     share_evenly(first, second)
-    assert first.owned() | second.owned() == {(FRAMES, number) for number in range(PARTITIONS)}
+    assert first.owned() | second.owned() == ALL_PARTITIONS
 
-    # Nothing was committed, so the twelve come once more, from whoever owns them now.
     commit(first, before)
     for source in sources:
-        send(transport, source, range(1, 2))
+        transport.publish(FRAMES, frame(source, 1))
+    transport.flush()
     seen: set[str] = set()
+    given: list[Delivery] = []
     deadline = time.monotonic() + PATIENCE_S
-    while {f"{source}-1" for source in sources} - seen and time.monotonic() < deadline:
+    while not {f"{source}-1" for source in sources} <= seen and time.monotonic() < deadline:
         for member in (first, second):
             deliveries = member.poll(0.1, 100)
             assert {delivery.position for delivery in deliveries} <= member.owned()
             seen |= {frame_id(delivery) for delivery in deliveries}
+            given += deliveries if member is second else []
     assert {f"{source}-1" for source in sources} <= seen
 
-    # The second leaves without a commit: the first gets its partitions, and their records again.
-    theirs = second.owned()
+    # The second leaves without a commit: the first gets its partitions, and its records again.
     second.close()
-    left: set[str] = set()
-    while time.monotonic() < deadline and not (len(first.owned()) == PARTITIONS and theirs <= positions_of(left)):
-        left |= {f"{delivery.position[1]}" for delivery in first.poll(0.2, 100)}
-    assert first.owned() == {(FRAMES, number) for number in range(PARTITIONS)}
-    assert theirs <= positions_of(left)
-
-
-def positions_of(partitions: set[str]) -> set[tuple[str, int]]:
-    return {(FRAMES, int(partition)) for partition in partitions}
+    wanted, again = {frame_id(delivery) for delivery in given}, set[str]()
+    assert wanted
+    while not wanted <= again and time.monotonic() < deadline:
+        again |= {frame_id(delivery) for delivery in first.poll(0.2, 100)}
+    assert wanted <= again
+    assert first.owned() == ALL_PARTITIONS
 
 
 def share_evenly(first: Consumer, second: Consumer) -> None:
-    """Let both take part in the group until each has half."""
+    """Let both take part in the group until each has half: one as if it worked, the other as if it waited."""
+    shared = threading.Event()
+
+    def work() -> None:
+        while not shared.wait(0.05):
+            first.keep_alive()
+
+    worker = threading.Thread(target=work)
+    worker.start()
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        # One that works is in `keep_alive`, one that waits is in `poll`: a rebalance has to come about in both.
-        first.keep_alive()
+    while time.monotonic() < deadline and not len(first.owned()) == len(second.owned()) == PARTITIONS // 2:
         for delivery in second.poll(0.1, 1):
             second.seek({delivery.position: delivery.offset})
-        if len(first.owned()) == len(second.owned()) == PARTITIONS // 2:
-            return
-    pytest.fail(f"the partitions were not shared: {first.owned()}, {second.owned()}")
+    shared.set()
+    worker.join()
+    assert (len(first.owned()), len(second.owned())) == (PARTITIONS // 2, PARTITIONS // 2)
 
 
 def test_a_commit_for_partitions_that_moved_is_left_out(transport: Transport, group: str) -> None:
