@@ -1,0 +1,178 @@
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from ocrstream.errors import ConfigError, SourceError
+from ocrstream.geometry import box_polygon
+from ocrstream.messages import Appearance
+from ocrstream.storage.embedded import EmbeddedStore
+from search.annotate import Annotated, annotate, draw
+from tests.documents import NOON_NS, frame, line
+
+FRAME_TIMES_MS = [0, 40, 120, 400, 440, 1000, 1960, 2000]
+"""Uneven, as a phone records it."""
+
+
+def write_video(path: Path, size_wh: tuple[int, int] = (320, 180), *, sound: bool = False) -> None:
+    """A grey video with the frames of FRAME_TIMES_MS and, on request, two seconds of sound."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        assert isinstance(video, av.VideoStream)
+        video.width, video.height = size_wh
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream("aac", rate=44_100, layout="mono") if sound else None
+        for at_ms in FRAME_TIMES_MS:
+            picture = av.VideoFrame.from_ndarray(np.full((*size_wh[::-1], 3), 128, np.uint8), format="bgr24")
+            picture.pts, picture.time_base = at_ms, Fraction(1, 1000)
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        if audio is not None:
+            assert isinstance(audio, av.AudioStream)
+            for number in range(86):
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                samples.sample_rate, samples.pts, samples.time_base = 44_100, number * 1024, Fraction(1, 44_100)
+                container.mux(audio.encode(samples))
+            container.mux(audio.encode(None))
+
+
+def read_video(path: Path) -> dict[int, np.ndarray]:
+    """The pictures of a video by their time in milliseconds."""
+    with av.open(str(path)) as container:
+        start = container.streams.video[0].start_time or 0
+        assert start == 0
+        return {
+            round(float(each.pts * each.time_base) * 1000): each.to_ndarray(format="bgr24")
+            for each in container.decode(video=0)
+            if each.pts is not None and each.time_base is not None
+        }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
+    made = EmbeddedStore(tmp_path / "data")
+    yield made
+    made.close()
+
+
+BOX = box_polygon(200, 160, 400, 240)
+"""In frames of 640x360; in the video of 320x180 it is 100, 80 to 200, 120."""
+
+
+def store_sign(store: EmbeddedStore, *seen_ms: int) -> None:
+    """A sign without a track in the frames of these times; every other frame was read and shows nothing."""
+    store.write(
+        [
+            frame("clip", at_ms / 1000, *([line(0, "GATE", polygon=BOX)] if at_ms in seen_ms else []), media=True)
+            for at_ms in FRAME_TIMES_MS
+        ]
+    )
+
+
+def is_drawn(picture: np.ndarray, x: int, y: int) -> bool:
+    """Whether a box's edge is at a place (colours bleed a little in 4:2:0)."""
+    return bool(np.abs(picture[y - 1 : y + 2, x - 1 : x + 2].astype(int) - 128).max() > 40)
+
+
+def test_boxes_are_drawn_where_and_when_text_was(tmp_path: Path, store: EmbeddedStore) -> None:
+    write_video(tmp_path / "clip.mp4")
+    store_sign(store, 40, 120)
+    done: list[float] = []
+    report = annotate(tmp_path / "clip.mp4", store, tmp_path / "out.mp4", "clip", progress=done.append)
+    assert report == Annotated(frames=8, texts=1, codec="libx264", has_sound=False)
+    pictures = read_video(tmp_path / "out.mp4")
+    assert list(pictures) == FRAME_TIMES_MS
+    assert {picture.shape for picture in pictures.values()} == {(180, 320, 3)}
+    drawn = [
+        at_ms for at_ms, picture in pictures.items() if is_drawn(picture, 100, 100) and is_drawn(picture, 150, 120)
+    ]
+    assert left == bottom == [40, 120]
+    assert not is_drawn(pictures[40], 250, 100)
+    # The label stands above the box.
+    assert is_drawn(pictures[40], 103, 70)
+    assert done == sorted(done)
+    assert 0.9 < done[-1] <= 1.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "data", "out.mp4"]
+
+
+def test_boxes_move_along_the_path_of_a_track(tmp_path: Path, store: EmbeddedStore) -> None:
+    write_video(tmp_path / "clip.mp4")
+    store_sign(store)
+    right = box_polygon(400, 160, 600, 240)
+    best = frame("clip", 0.04, media=True)
+    track = Appearance(
+        "t", "clip", "GATE", 0.9, NOON_NS, NOON_NS + 10**9, 0.0, 1000.0, best.info.frame_id, 5,
+        ((0.0, BOX), (800.0, right)), closed=True,
+    )  # fmt: skip
+    store.write([frame("clip", 0.04, media=True, appearances=(track,))])
+    annotate(tmp_path / "clip.mp4", store, tmp_path / "out.mkv", "clip")
+    pictures = read_video(tmp_path / "out.mkv")
+    assert is_drawn(pictures[0], 100, 100)
+    # Half-way at 400 ms: 50 px further right; at the end it stands still.
+    assert is_drawn(pictures[400], 150, 100)
+    assert not is_drawn(pictures[400], 100, 100)
+    assert is_drawn(pictures[1000], 200, 100)
+    # Held until a second after the last sighting, as no frame that was read in between tells otherwise.
+    assert not is_drawn(pictures[2000], 200, 100)
+
+
+def test_sound_comes_along(tmp_path: Path, store: EmbeddedStore) -> None:
+    write_video(tmp_path / "clip.mp4", sound=True)
+    store_sign(store, 40)
+    assert annotate(tmp_path / "clip.mp4", store, tmp_path / "out.mp4", "clip").has_sound
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.size]
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        before = [packet for packet in container.demux(audio=0) if packet.size]
+    assert [bytes(packet) for packet in packets] == [bytes(packet) for packet in before]
+
+
+def test_odd_sizes_stay(tmp_path: Path, store: EmbeddedStore) -> None:
+    write_video(tmp_path / "clip.avi", (321, 181))
+    store_sign(store, 40)
+    annotate(tmp_path / "clip.avi", store, tmp_path / "out.mp4", "clip")
+    assert next(iter(read_video(tmp_path / "out.mp4").values())).shape == (181, 321, 3)
+
+
+def test_what_cannot_be_done_is_explained(tmp_path: Path, store: EmbeddedStore) -> None:
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out.mp4"
+    write_video(clip)
+    with pytest.raises(ConfigError, match="nothing of 'clip' is stored: read it first"):
+        annotate(clip, store, out, "clip")
+    store_sign(store, 40)
+    with pytest.raises(ConfigError, match=r"ends in \.mp4"):
+        annotate(clip, store, tmp_path / "out.gif", "clip")
+    with pytest.raises(ConfigError, match="is the video itself"):
+        annotate(clip, store, clip, "clip")
+    with pytest.raises(SourceError, match="is not there"):
+        annotate(tmp_path / "missing.mp4", store, out, "clip")
+    with pytest.raises(SourceError, match="there is no folder"):
+        annotate(clip, store, tmp_path / "no" / "folder" / "out.mp4", "clip")
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(SourceError, match="cannot annotate"):
+        annotate(tmp_path / "text.mp4", store, out, "clip")
+    write_video(tmp_path / "square.mp4", (180, 180))
+    with pytest.raises(ConfigError, match="640x360, the video's are 180x180"):
+        annotate(tmp_path / "square.mp4", store, out, "clip")
+    assert not out.exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("text", ["GATE B12", "Größe €", "候機室", "게이트", "Выход", ""])
+def test_texts_of_many_scripts_are_drawn(text: str) -> None:
+    image = np.full((200, 400, 3), 128, np.uint8)
+    draw(image, box_polygon(50, 100, 350, 150), text)
+    letters = int((image[60:98] > 200).all(axis=2).sum())
+    assert (letters > 20) == bool(text)
+
+
+@pytest.mark.parametrize("corner", [(-50, -50), (350, 180), (-50, 180), (350, -50)])
+def test_labels_stay_in_the_picture(corner: tuple[int, int]) -> None:
+    image = np.full((200, 400, 3), 128, np.uint8)
+    x, y = corner
+    draw(image, box_polygon(x, y, x + 100, y + 40), "A LONG LABEL")
+    assert int((image > 200).all(axis=2).sum()) > 50
