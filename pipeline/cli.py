@@ -18,7 +18,7 @@ from search.__main__ import COMMAND as SERVE
 COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
     ("everything in one process", (running.COMMAND,)),
     ("one stage each, over Kafka and Elasticsearch", (PRODUCE, DETECT, RECOGNIZE, INDEX, SERVE)),
-    ("what was read", (documents.SEARCH, documents.EXPORT, documents.IMPORT, documents.ANNOTATE)),
+    ("what was read", (documents.SEARCH, documents.EXPORT, documents.IMPORT)),
     ("pictures, without a store", (reading.COMMAND,)),
     ("running it for months", (replaying.COMMAND, documents.RETENTION, dead_letters.COMMAND, doctor.COMMAND)),
 )
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     listing = "\n\n".join(
-        f"{title}:\n" + "\n".join(f"  {command.name:<13}{command.description}" for command in commands)
+        f"{title}:\n" + "\n".join(f"  {command.name:<14}{command.description}" for command in commands)
         for title, commands in COMMANDS
     )
     parser = argparse.ArgumentParser(
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ocrstream {version('ocrstream')}")
     parser.set_defaults(command=None)
     # The commands are listed in groups above; argparse's own list is suppressed.
-    subparsers = parser.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS)
+    subparsers = parser.add_subparsers(prog="ocrstream", metavar="COMMAND", help=argparse.SUPPRESS)
     for _, commands in COMMANDS:
         for command in commands:
             subparser = subparsers.add_parser(command.name, description=command.description)

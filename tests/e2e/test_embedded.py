@@ -1,0 +1,136 @@
+"""The main job in one process, as a user runs it: a source in, a search over its frames out."""
+
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ocrstream_test_engines import make_picture
+
+from ocrstream.picture import Image
+from tests.e2e.commands import json_lines, ocrstream, running, until
+from tests.e2e.videos import write_video
+
+ENGINES = ("--detector", "blocks", "--recognizer", "plain")
+
+
+def pictures(count: int) -> list[Image]:
+    """A clip that shows a running number and a sign that is there in its second half."""
+    found = []
+    for number in range(count):
+        lines = [(f"number {number:03d}", (40.0, 30.0, 340.0, 80.0))]
+        if number >= count // 2:
+            lines.append(("Gate B12", (40.0, 200.0, 340.0, 250.0)))
+        found.append(make_picture(lines))
+    return found
+
+
+def regions(data: Path) -> list[dict[str, Any]]:
+    return json_lines(ocrstream("export", "--data", data).stdout)
+
+
+def identities(data: Path) -> Counter[tuple[str, int, str]]:
+    return Counter((r["frame_id"], r["line_number"], r["text"]) for r in regions(data) if r["kind"] == "region")
+
+
+def test_the_demo_is_found_by_search(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    ocrstream("run", "demo:?seconds=4&fps=1&live=0", "--no-serve", "--data", data)
+    (best, *_) = json_lines(ocrstream("search", "boarding", "--data", data, "--json").stdout)
+    assert best["source"] == "demo"
+    found = [line for line in best["lines"] if line["matches"]]
+    assert "boarding" in found[0]["text"].lower()
+    assert found[0]["confidence"] > 0.8
+    shown = ocrstream("search", "boarding", "--data", data).stdout
+    assert "demo" in shown
+    assert ".jpg" in shown
+    assert "Nothing found" in ocrstream("search", "zebra", "crossing", "--data", data, expect=1).stderr
+
+
+def test_a_live_source_is_searchable_while_it_runs_and_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running("run", "hall=demo:", "--no-serve", "--data", data) as run:
+        until(lambda: (data / "documents.db").exists(), "the store")
+
+        def found() -> bool:
+            hits = ocrstream("search", "--source", "hall", "--limit", "1", "--json", "--data", data).stdout
+            return bool(hits)
+
+        until(found, "a frame of the running camera")
+        said = run.end(signal.SIGINT)
+    assert "finishing what was taken in" in said
+    assert "Traceback" not in said
+
+
+def test_a_file_ends_by_itself_and_a_second_run_doubles_nothing(tmp_path: Path) -> None:
+    clip, data = tmp_path / "clip.mkv", tmp_path / "data"
+    write_video(clip, pictures(20), fps=10)
+    ocrstream("run", clip, "--no-serve", "--data", data, *ENGINES)
+    first = identities(data)
+    assert sorted(text for _, _, text in first.elements()) == sorted(
+        [f"number {number:03d}" for number in range(20)] + ["Gate B12"] * 10
+    )
+    ocrstream("run", clip, "--no-serve", "--data", data, *ENGINES)
+    assert identities(data) == first
+
+
+def test_a_file_killed_half_way_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    clip, data, whole = tmp_path / "clip.mkv", tmp_path / "data", tmp_path / "whole"
+    write_video(clip, pictures(400), fps=25)
+    with running("run", clip, "--no-serve", "--data", data, *ENGINES) as run:
+        until(lambda: (data / "documents.db").exists(), "the store")
+        until(lambda: len(regions(data)) > 20, "some regions")
+        run.kill()
+    before = identities(data)
+    assert 0 < len(before) < 600
+    said = ocrstream("run", clip, "--no-serve", "--data", data, *ENGINES).stderr
+    assert "goes on behind what was read before" in said
+    ocrstream("run", clip, "--no-serve", "--data", whole, *ENGINES)
+    assert identities(data) == identities(whole)
+    assert len(identities(data)) == 600
+
+
+def test_a_replay_with_another_engine_supersedes_what_was_read(tmp_path: Path) -> None:
+    clip, data = tmp_path / "clip.mkv", tmp_path / "data"
+    write_video(clip, pictures(20), fps=10)
+    ocrstream("run", f"hall={clip}", "--no-serve", "--data", data, *ENGINES)
+    before = regions(data)
+    old = tmp_path / "old.jsonl"
+    ocrstream("export", "--data", data, "-o", old)
+    ocrstream("replay", "--source", "hall", "--data", data, "--detector", "blocks", "--recognizer", "shout")
+    after = regions(data)
+    assert [(r["frame_id"], r["line_number"]) for r in after] == [(r["frame_id"], r["line_number"]) for r in before]
+    assert [r["text"] for r in after] == [r["text"].upper() + "!" for r in before]
+    assert {r["recognizer"] for r in after} == {"shout"}
+    # An older reading that comes late changes nothing.
+    ocrstream("import", old, "--data", data)
+    assert regions(data) == after
+
+
+def test_a_replay_of_nothing_says_so(tmp_path: Path) -> None:
+    clip, data = tmp_path / "clip.mkv", tmp_path / "data"
+    write_video(clip, pictures(2), fps=10)
+    ocrstream("run", f"hall={clip}", "--no-serve", "--data", data, *ENGINES)
+    said = ocrstream("replay", "--source", "cellar", "--data", data, *ENGINES, expect=1).stderr
+    assert "No frame of that source and time is kept" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere.mp4"], "nowhere.mp4"),
+        (["search", "x"], "there is nothing to search in"),
+        (["search", '"x'], "quot"),
+        (["run", "demo:", "--detector", "psychic"], "there is no detector 'psychic'; installed: "),
+        (["run", "demo:", "--fps", "fast"], "--fps: expected a number, got 'fast'"),
+        (["detect"], "which Kafka? Give --kafka HOST:PORT"),
+        (["read", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
+    if arguments[0] in ("run", "search"):
+        arguments = [*arguments, "--data", str(tmp_path / "data")]
+    said = ocrstream(*arguments, expect=2).stderr
+    assert message in said
+    assert len(said.splitlines()) <= 2, said
