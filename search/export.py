@@ -88,9 +88,17 @@ def export(store: DocumentStore, where: Filter, format: Format, out: TextIO, kin
         return _write_csv(store, where, out, kind)
     count = 0
     for record in _appearance_records(store, where) if kind == "appearances" else _region_records(store, where):
-        out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
+        out.write(_one_line(record) + "\n")
         count += 1
     return count
+
+
+# Line breaks to Unicode, and so to many a reader of lines, though not to JSON.
+_BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+
+
+def _one_line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).translate(_BREAKS)
 
 
 def _region_records(store: DocumentStore, where: Filter) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ def line(
 ) -> Text:
     """A text line; without a polygon it stands in a column at x 100 to 300."""
     y0 = 50.0 + 60 * number
-    return Text(Region(number, polygon or box_polygon(100, y0, 300, y0 + 40), 0.75, track_id), text, confidence)
+    return Text(Region(number, polygon or box_polygon(100.0, y0, 300.0, y0 + 40), 0.75, track_id), text, confidence)
 
 
 def frame(
