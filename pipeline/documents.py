@@ -28,11 +28,12 @@ from search.pictures import StoredPictures
 from search.showing import Card, fold, format_media_time, hit_json
 
 
-def add_filter(parser: argparse.ArgumentParser) -> None:
+def add_filter(parser: argparse.ArgumentParser, *, with_source: bool = True) -> None:
     """The flags that say which frames are meant."""
-    parser.add_argument(
-        "--source", action="append", default=[], metavar="NAME", help="only this source; may be repeated"
-    )
+    if with_source:
+        parser.add_argument(
+            "--source", action="append", default=[], metavar="NAME", help="only this source; may be repeated"
+        )
     parser.add_argument("--since", metavar="TIME", help="from then on: 2026-11-22T21:30, or how long ago: 15m, 1h, 7d")
     parser.add_argument("--until", metavar="TIME", help="before then")
     parser.add_argument(
@@ -50,7 +51,7 @@ def filter_of(arguments: argparse.Namespace) -> Filter:
     since_ns, until_ns = (
         None if text is None else parse_time(text, now_ns) for text in (arguments.since, arguments.until)
     )
-    return Filter(tuple(arguments.source), since_ns, until_ns, getattr(arguments, "min_confidence", 0.0))
+    return Filter(tuple(getattr(arguments, "source", ())), since_ns, until_ns, arguments.min_confidence)
 
 
 def _share(text: str) -> float:
@@ -171,9 +172,16 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _import(arguments: argparse.Namespace) -> int:
     configuration = Configuration(arguments)
     with _open_or_standard(arguments.file, "r") as lines, open_documents(configuration, create=True) as store:
-        counts = import_regions(lines, store)
-    sys.stderr.write(f"{counts}\n")
-    return 0
+        report = import_regions(lines, store)
+    for problem in report.problems:
+        sys.stderr.write(f"{arguments.file}, {problem}\n")
+    if report.refused > len(report.problems):
+        sys.stderr.write(f"... and {report.refused - len(report.problems)} more\n")
+    sys.stderr.write(
+        f"{report.frames} frames with {report.regions} regions and {report.appearances} appearances stored, "
+        f"{report.outdated} left as they are since a later reading is there, {report.refused} lines not taken.\n"
+    )
+    return 1 if report.refused else 0
 
 
 def _add_retention(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from ocrstream.config import (
     Configuration,
@@ -48,26 +50,71 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = Configuration(arguments)
     line = StatusLine()
     set_up_logging(line)
-    metrics = Metrics()
     with ExitStack() as stack:
-        sources = open_sources(arguments.sources, configuration.section(ProducerSettings))
-        for source in sources:
-            stack.callback(source.close)
         store = stack.enter_context(open_documents(configuration, create=True))
-        frames = open_frames(configuration)
-        directory = Path(configuration.section(DataSettings).dir)
-        embedded = Embedded(configuration, store, frames, DeadLetterFolder(directory / FOLDER), metrics)
-        stack.callback(embedded.close)
-        gauge = Gauge(metrics, [partial(_share_done, source) for source in sources])
+        reading = stack.enter_context(Reading(configuration, arguments.sources, store, line))
         if not arguments.no_serve:
             search = configuration.section(SearchSettings)
-            app = web.build_app(store, StoredPictures(frames), metrics, partial(_page_status, gauge))
+            app = web.build_app(store, StoredPictures(reading.frames), reading.metrics, reading.page_status)
             server = stack.enter_context(web.PageServer(app, search.host, search.port))
             log.info("search page: %s (stop with Ctrl-C)", server.address)
-        embedded.start([_feed(source, store, metrics) for source in sources])
-        follow(embedded, gauge, line)
-        line.finish(describe(gauge.read()))
+        reading.run()
     return 0
+
+
+class Reading:
+    """Sources read into an embedded store, with a status line; a context manager.
+
+    Args:
+        configuration: the settings.
+        sources: as the user wrote them.
+        store: where documents go.
+        line: where the status is shown.
+
+    Raises:
+        SourceError: a source cannot be read.
+        EngineError: an engine is unknown or cannot be loaded.
+    """
+
+    def __init__(
+        self, configuration: Configuration, sources: Sequence[str], store: DocumentStore, line: StatusLine
+    ) -> None:
+        self.metrics = Metrics()
+        self.frames = open_frames(configuration)
+        self._store = store
+        self._line = line
+        self._stack = ExitStack()
+        with ExitStack() as opening:
+            self._sources = open_sources(sources, configuration.section(ProducerSettings))
+            for source in self._sources:
+                opening.callback(source.close)
+            letters = DeadLetterFolder(Path(configuration.section(DataSettings).dir) / FOLDER)
+            self._embedded = Embedded(configuration, store, self.frames, letters, self.metrics)
+            opening.callback(self._embedded.close)
+            self._stack = opening.pop_all()
+        self._gauge = Gauge(self.metrics, [partial(_share_done, source) for source in self._sources])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self) -> None:
+        """Read to the end, or until a stop is asked for.
+
+        Raises:
+            OcrstreamError: a stage or a source failed.
+        """
+        self._embedded.start([_feed(source, self._store, self.metrics) for source in self._sources])
+        follow(self._embedded, self._gauge, self._line)
+        self._line.finish(describe(self._gauge.read()))
+        self._stack.close()
+
+    def page_status(self) -> web.Status:
+        """The status as the search page shows it."""
+        status = self._gauge.read()
+        return web.Status(status.frames_in, status.read, status.dropped, status.delay_s, status.texts_per_s)
 
 
 def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
@@ -104,11 +151,6 @@ def _share_done(source: Source) -> float | None:
     if source.total_ms and source.progress.position_ms is not None:
         return min(source.progress.position_ms / source.total_ms, 1.0)
     return None
-
-
-def _page_status(gauge: Gauge) -> web.Status:
-    status = gauge.read()
-    return web.Status(status.frames_in, status.read, status.dropped, status.delay_s, status.texts_per_s)
 
 
 COMMAND = Command("run", "Read sources and serve the search page, all in one process.", add_arguments, run)

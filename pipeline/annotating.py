@@ -1,0 +1,59 @@
+"""``ocrstream annotate``: a copy of a video with what was read in it drawn in."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ocrstream.config import (
+    Configuration,
+    DataSettings,
+    DetectorSettings,
+    ElasticsearchSettings,
+    ProducerSettings,
+    RecognizerSettings,
+    add_flags,
+)
+from ocrstream.process import Command, set_up_logging
+from ocrstream.storage.opening import open_documents
+from pipeline.documents import add_filter, filter_of
+from pipeline.running import Reading
+from pipeline.status import StatusLine
+from producers.sources import parse_source
+from search.annotate import annotate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("video", metavar="VIDEO", help="a video file, read first where it was not; NAME=FILE names it")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the copy: .mp4, .mkv or .mov")
+    add_filter(parser, with_source=False)
+    add_flags(parser, ProducerSettings, DetectorSettings, RecognizerSettings, DataSettings, ElasticsearchSettings)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the video where that is still to be done, then draw; returns the exit code."""
+    configuration, where = Configuration(arguments), filter_of(arguments)
+    spec = parse_source(arguments.video)
+    line = StatusLine()
+    set_up_logging(line)
+    is_embedded = not configuration.section(ElasticsearchSettings).url
+    with open_documents(configuration, create=is_embedded) as store:
+        if is_embedded:
+            # A file that was read before is over at once: it resumes at its end.
+            with Reading(configuration, [arguments.video], store, line) as reading:
+                reading.run()
+        report = annotate(
+            spec.path,
+            store,
+            Path(arguments.output),
+            spec.source_id,
+            where,
+            progress=lambda share: line.show(f"drawing {share:4.0%}"),
+        )
+    sound = ", with its sound" if report.has_sound else ""
+    line.finish(f"{arguments.output}: {report.texts} texts drawn into {report.frames} frames ({report.codec}){sound}")
+    return 0
+
+
+COMMAND = Command("annotate", "Draw boxes and texts into a copy of a video.", add_arguments, run)
