@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from ocrstream.config import Configuration, KafkaSettings
@@ -33,6 +34,23 @@ log = logging.getLogger(__name__)
 
 START_PATIENCE_S = 60.0
 """How long a process waits at its start for a server that is still coming up; later it waits for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the program.
+
+    Attributes:
+        name: as in ``ocrstream NAME``.
+        description: one sentence.
+        add_arguments: gives a parser the command's flags.
+        run: does it and returns the exit code.
+    """
+
+    name: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 def execute(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
@@ -58,18 +76,13 @@ def _complain(error: OcrstreamError, code: int) -> int:
     return code
 
 
-def run_as_program(
-    description: str,
-    add_arguments: Callable[[argparse.ArgumentParser], None],
-    work: Callable[[argparse.Namespace], int],
-    argv: Sequence[str] | None = None,
-) -> int:
+def run_as_program(command: Command, argv: Sequence[str] | None = None) -> int:
     """The body of a stage's ``__main__``: parse, set up logging, run."""
-    parser = argparse.ArgumentParser(description=description)
-    add_arguments(parser)
+    parser = argparse.ArgumentParser(description=command.description)
+    command.add_arguments(parser)
     arguments = parser.parse_args(argv)
     set_up_logging()
-    return execute(work, arguments)
+    return execute(command.run, arguments)
 
 
 def set_up_logging(handler: logging.Handler | None = None) -> None:
