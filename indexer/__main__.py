@@ -7,8 +7,6 @@ import logging
 import sys
 import threading
 
-from ocrstream.storage.elastic import ElasticStore
-
 from indexer.retention import enforce_hourly
 from indexer.stage import build
 from ocrstream.config import (
@@ -21,6 +19,7 @@ from ocrstream.config import (
 )
 from ocrstream.metrics import Metrics
 from ocrstream.process import Command, kafka_transport, run_as_program, stop_on_signals, wait_until_usable
+from ocrstream.storage.elastic import ElasticStore
 
 log = logging.getLogger("indexer")
 

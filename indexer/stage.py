@@ -6,14 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from ocrstream.storage.frames import FrameStore
-
 from ocrstream.config import IndexerSettings
 from ocrstream.errors import PoisonError
 from ocrstream.messages import FIRST_READING, TEXTS, Message, Texts
 from ocrstream.metrics import Metrics
 from ocrstream.runner import Flow, Runner
 from ocrstream.storage import DocumentStore
+from ocrstream.storage.frames import FrameStore
 from ocrstream.transport import Transport
 
 
@@ -34,7 +33,6 @@ class IndexerStage:
         store: where documents go.
         frames: where the pictures that come along go; None where Kafka keeps them.
         metrics: delay, texts and the position of each source are noted here.
-        jpeg_quality: of pictures that are not encoded yet, 1 to 100.
         now_ns: the clock that delays are measured with.
     """
 
@@ -45,13 +43,11 @@ class IndexerStage:
         store: DocumentStore,
         frames: FrameStore | None,
         metrics: Metrics,
-        jpeg_quality: int = 90,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
         self._frames = frames
         self._metrics = metrics
-        self._jpeg_quality = jpeg_quality
         self._now_ns = now_ns
 
     def handle(self, batch: Sequence[Texts]) -> list[Message]:
@@ -66,8 +62,7 @@ class IndexerStage:
             # Pictures first: a document never points at a picture that is still to come.
             for texts in batch:
                 if texts.picture is not None:
-                    jpeg = texts.picture.encoded(self._jpeg_quality)
-                    self._frames.put(texts.info.frame_id, texts.info.captured_at_ns, jpeg)
+                    self._frames.put(texts.info.frame_id, texts.info.captured_at_ns, texts.picture.encoded())
         report = self._store.write(batch)
         if report.refused:
             raise PoisonError(

@@ -320,10 +320,48 @@ def decode(record: RawRecord) -> Message:
         raise MalformedRecordError(f"{name}: {error}") from error
 
 
+def frame_to_json(info: FrameInfo) -> dict[str, Any]:
+    """A frame's identity as a JSON object; `frame_from_json` takes it back."""
+    meta: dict[str, Any] = {
+        "source_id": info.source_id,
+        "frame_id": info.frame_id,
+        "captured_at_ns": info.captured_at_ns,
+        "width_px": info.width_px,
+        "height_px": info.height_px,
+        "live": info.live,
+        "media_time_ms": info.media_time_ms,
+        "path": info.path,
+        "segment": info.segment,
+        "generation": info.generation,
+        "detector": info.detector,
+        "recognizer": info.recognizer,
+        "taken_at_ns": info.taken_at_ns,
+    }
+    if info.picture is not None:
+        meta["picture"] = {
+            "topic": info.picture.topic,
+            "partition": info.picture.partition,
+            "offset": info.picture.offset,
+        }
+    return meta
+
+
+def frame_from_json(meta: Mapping[str, Any]) -> FrameInfo:
+    """A frame's identity from the object that `frame_to_json` makes.
+
+    Raises:
+        MalformedRecordError: a field is missing or of the wrong kind; the message names it.
+    """
+    try:
+        return _frame_info(_Fields(meta, "frame"))
+    except ValueError as error:
+        raise MalformedRecordError(f"frame: {error}") from error
+
+
 def texts_to_json(texts: Texts) -> dict[str, Any]:
     """The metadata of `Texts` as a JSON object; `texts_from_json` takes it back."""
     return {
-        "frame": _frame_meta(texts.info),
+        "frame": frame_to_json(texts.info),
         "detector": _engine_meta(texts.detector),
         "recognizer": _engine_meta(texts.recognizer),
         "lines": [
@@ -380,31 +418,6 @@ def _dump(meta: Mapping[str, Any]) -> bytes:
     return json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _frame_meta(info: FrameInfo) -> dict[str, Any]:
-    meta: dict[str, Any] = {
-        "source_id": info.source_id,
-        "frame_id": info.frame_id,
-        "captured_at_ns": info.captured_at_ns,
-        "width_px": info.width_px,
-        "height_px": info.height_px,
-        "live": info.live,
-        "media_time_ms": info.media_time_ms,
-        "path": info.path,
-        "segment": info.segment,
-        "generation": info.generation,
-        "detector": info.detector,
-        "recognizer": info.recognizer,
-        "taken_at_ns": info.taken_at_ns,
-    }
-    if info.picture is not None:
-        meta["picture"] = {
-            "topic": info.picture.topic,
-            "partition": info.picture.partition,
-            "offset": info.picture.offset,
-        }
-    return meta
-
-
 def _engine_meta(engine: EngineInfo) -> dict[str, str]:
     return {"name": engine.name, "weights": engine.weights}
 
@@ -419,14 +432,14 @@ def _region_meta(region: Region) -> dict[str, Any]:
 
 
 def _encode_frame(message: Frame) -> tuple[str, dict[str, Any], bytes | None]:
-    return "frame/1", _frame_meta(message.info), message.picture.encoded()
+    return "frame/1", frame_to_json(message.info), message.picture.encoded()
 
 
 def _encode_crops(message: Crops) -> tuple[str, dict[str, Any], bytes | None]:
     # Crops are small and their letters must not suffer twice, so they travel at a higher quality than frames.
     images = [crop.picture.encoded(quality=95) for crop in message.crops]
     meta = {
-        "frame": _frame_meta(message.info),
+        "frame": frame_to_json(message.info),
         "detector": _engine_meta(message.detector),
         "crops": [
             {**_region_meta(crop.region), "bytes": len(image)}
