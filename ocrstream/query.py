@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rapidfuzz.distance import OSA
 
@@ -43,11 +43,13 @@ class Phrase:
         tokens: folded, as the index holds them.
         exact: the same, unfolded: a frame that holds these ranks higher.
         prefix: whether the last token is only the beginning of one.
+        written: as it was typed, for a store that takes text apart in its own way.
     """
 
     tokens: tuple[str, ...]
     exact: tuple[str, ...]
     prefix: bool = False
+    written: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,7 @@ class _Parser:
         if not tokens:
             self.ignored.append(written)
             return None
-        return Phrase(tuple(t.folded for t in tokens), tuple(t.exact for t in tokens), prefix)
+        return Phrase(tuple(t.folded for t in tokens), tuple(t.exact for t in tokens), prefix, content)
 
     def _word(self, word: str) -> Node | None:
         if not word.endswith("~"):

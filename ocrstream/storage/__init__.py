@@ -20,6 +20,9 @@ DAY_NS = 86_400 * 10**9
 COUNT_LIMIT = 10_000
 """Hits are counted out up to here; a person is served as well by "more than 10,000"."""
 
+EXACT_BONUS = 1000.0
+"""What a hit's score gains where the words stand there as typed, accents and all: more than any relevance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
