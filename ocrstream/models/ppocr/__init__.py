@@ -6,22 +6,16 @@ here (`preprocess`, `decode`), so that batches, threads and coordinates are this
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, Reading, TextLine
-from ocrstream.models.ppocr.decode import decode_lines, decode_readings
+from ocrstream.models.ppocr.decode import decode_lines, decode_reading
 from ocrstream.models.ppocr.network import Network
-from ocrstream.models.ppocr.preprocess import crop_to_tensor, padded_width_px, picture_to_tensor
+from ocrstream.models.ppocr.preprocess import crop_to_tensor, picture_to_tensor
 from ocrstream.picture import Image
 
 NAME = "ppocr"
-
-MAX_BATCH_PX = 1280
-"""Crops read in one run of the network, by their widths together: more gains nothing on a CPU and costs memory."""
 
 
 class PpocrDetector:
@@ -59,20 +53,10 @@ class PpocrRecognizer:
     def read(self, crops: Sequence[Image]) -> list[Reading]:
         """What each crop says, see `ocrstream.models.Recognizer.read`; an empty crop says nothing."""
         readings = [Reading("", 0.0)] * len(crops)
-        for batch in _batches([padded_width_px(crop) for crop in crops]):
-            tensors = np.concatenate([crop_to_tensor(crops[index]) for index in batch])
-            for index, reading in zip(batch, decode_readings(self._network.run(tensors), self._charset), strict=True):
-                readings[index] = reading
+        filled = [index for index, crop in enumerate(crops) if crop.size]
+        # Each crop runs alone, at its own width and beside others: padding crops to one width for a batch costs more
+        # than a batch gains on a CPU, and would let a reading depend on its neighbours.
+        outputs = self._network.run_each(crop_to_tensor(crops[index]) for index in filled)
+        for index, output in zip(filled, outputs, strict=True):
+            readings[index] = decode_reading(output[0], self._charset)
         return readings
-
-
-def _batches(widths_px: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of crops that run together: only crops of one padded width, so that none depends on its neighbours."""
-    by_width: defaultdict[int, list[int]] = defaultdict(list)
-    for index, width_px in enumerate(widths_px):
-        if width_px:
-            by_width[width_px].append(index)
-    for width_px, indices in sorted(by_width.items()):
-        size = max(1, MAX_BATCH_PX // width_px)
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]

@@ -61,26 +61,23 @@ def decode_lines(probability: NDArray[np.float32], placement: Placement) -> list
     return _in_reading_order(lines)
 
 
-def decode_readings(probability: NDArray[np.float32], charset: Sequence[str]) -> list[Reading]:
+def decode_reading(probability: NDArray[np.float32], charset: Sequence[str]) -> Reading:
     """Greedy CTC: the best character of each timestep, repeats and blanks dropped.
 
     Args:
-        probability: ``(N, T, C) float32``, each timestep's characters adding up to 1.
+        probability: ``(T, C) float32``, each timestep's characters adding up to 1.
         charset: C - 1 characters, without the blank.
 
     Returns:
-        For each of the N crops its text and the mean probability of the characters kept, 0 where there are none.
+        The text, and the mean probability of the characters kept, 0 where there are none.
     """
-    best = probability.argmax(axis=2)
+    best = probability.argmax(axis=1)
     kept = best != BLANK
-    kept[:, 1:] &= best[:, 1:] != best[:, :-1]
-    readings = []
-    for line, indices, keep in zip(probability, best, kept, strict=True):
-        steps = np.flatnonzero(keep)
-        text = "".join(charset[index - 1] for index in indices[steps])
-        confidence = float(line[steps, indices[steps]].mean()) if len(steps) else 0.0
-        readings.append(Reading(text.strip(), min(confidence, 1.0)))
-    return readings
+    kept[1:] &= best[1:] != best[:-1]
+    steps = np.flatnonzero(kept)
+    text = "".join(charset[index - 1] for index in best[steps])
+    confidence = float(probability[steps, best[steps]].mean()) if len(steps) else 0.0
+    return Reading(text.strip(), min(confidence, 1.0))
 
 
 def _mean_inside(probability: NDArray[np.float32], quad: cv2.typing.MatLike) -> float:

@@ -22,14 +22,15 @@ STRIDE_PX = 32
 
 MAX_ASPECT = 8
 MIN_SIDE_PX = 30
-"""A picture longer than 8:1, or thinner than this, gets black bars: scaled to ``SHORT_SIDE_PX`` it would be enormous
+"""A picture longer than 8:1, or thinner than this, gets bars: scaled to ``SHORT_SIDE_PX`` it would be enormous
 (RapidOCR: ``width_height_ratio`` and ``min_height``)."""
 
 CROP_HEIGHT_PX = 48
-MIN_CROP_WIDTH_PX = 320
+MIN_CROP_WIDTH_PX = 160
 MAX_CROP_WIDTH_PX = 3200
-CROP_WIDTH_STEP_PX = 64
-"""A crop is scaled to 48 pixels of height and padded with grey to a width of this grid (PP-OCR: ``rec_img_shape``)."""
+CROP_WIDTH_STEP_PX = 32
+"""A crop is scaled to 48 pixels of height (RapidOCR: ``rec_img_shape``) and padded with grey on its right to a width of
+this grid, a function of the crop alone. RapidOCR pads to 320 at least; half of that reads as well in half the time."""
 
 # Both networks take (x / 255 - 0.5) / 0.5, BGR; a table is exact and an eighth of the time of the arithmetic.
 _NORMALISED: NDArray[np.float32] = ((np.arange(256) / 255 - 0.5) / 0.5).astype(np.float32)
@@ -42,8 +43,8 @@ class Placement:
     Attributes:
         width_px: the picture's width.
         height_px: the picture's height.
-        left_px: black bar at its left (and right), in its own pixels.
-        top_px: black bar above (and below) it.
+        left_px: bar at its left (and right), in its own pixels.
+        top_px: bar above (and below) it.
         scale_x: input pixels a picture pixel.
         scale_y: likewise.
     """
@@ -72,18 +73,12 @@ def picture_to_tensor(picture: Image) -> tuple[NDArray[np.float32], Placement]:
     input_w, input_h = _to_stride(full_w * scale), _to_stride(full_h * scale)
     placement = Placement(width_px, height_px, left_px, top_px, input_w / full_w, input_h / full_h)
     if left_px or top_px:
-        picture = cv2.copyMakeBorder(picture, top_px, top_px, left_px, left_px, cv2.BORDER_CONSTANT)  # type: ignore[assignment]
+        # In the colour of most of the picture, so that its edge is not taken for a letter's.
+        colour = np.median(picture, axis=(0, 1)).tolist()
+        picture = cv2.copyMakeBorder(picture, top_px, top_px, left_px, left_px, cv2.BORDER_CONSTANT, value=colour)  # type: ignore[assignment]
     tensor = np.empty((1, 3, input_h, input_w), dtype=np.float32)
     _normalise(cv2.resize(picture, (input_w, input_h)), tensor[0])
     return tensor, placement
-
-
-def padded_width_px(crop: Image) -> int:
-    """The width a crop's tensor has, a function of the crop alone; 0 for an empty crop."""
-    width_px = _scaled_width_px(crop)
-    if not width_px:
-        return 0
-    return max(MIN_CROP_WIDTH_PX, math.ceil(width_px / CROP_WIDTH_STEP_PX) * CROP_WIDTH_STEP_PX)
 
 
 def crop_to_tensor(crop: Image) -> NDArray[np.float32]:
@@ -93,21 +88,18 @@ def crop_to_tensor(crop: Image) -> NDArray[np.float32]:
         crop: ``(H, W, 3) uint8 BGR``, not empty.
 
     Returns:
-        ``(1, 3, 48, padded_width_px(crop)) float32 BGR in [-1, 1]``, with 0 (grey) right of the text.
+        ``(1, 3, 48, w) float32 BGR in [-1, 1]``, w a multiple of 32, with 0 (grey) right of the text.
     """
-    width_px = _scaled_width_px(crop)
-    tensor = np.zeros((1, 3, CROP_HEIGHT_PX, padded_width_px(crop)), dtype=np.float32)
-    _normalise(cv2.resize(crop, (width_px, CROP_HEIGHT_PX)), tensor[0, :, :, :width_px])
+    height_px, width_px = crop.shape[:2]
+    scaled_px = min(math.ceil(CROP_HEIGHT_PX * width_px / height_px), MAX_CROP_WIDTH_PX)
+    padded_px = max(MIN_CROP_WIDTH_PX, math.ceil(scaled_px / CROP_WIDTH_STEP_PX) * CROP_WIDTH_STEP_PX)
+    tensor = np.zeros((1, 3, CROP_HEIGHT_PX, padded_px), dtype=np.float32)
+    _normalise(cv2.resize(crop, (scaled_px, CROP_HEIGHT_PX)), tensor[0, :, :, :scaled_px])
     return tensor
 
 
-def _scaled_width_px(crop: Image) -> int:
-    height_px, width_px = int(crop.shape[0]), int(crop.shape[1])
-    return min(math.ceil(CROP_HEIGHT_PX * width_px / height_px), MAX_CROP_WIDTH_PX) if height_px else 0
-
-
 def _margin_px(side_px: int, other_px: int) -> int:
-    """The black bar on each end of a side that is too short for the other one."""
+    """The bar on each end of a side that is too short for the other one."""
     if side_px > MIN_SIDE_PX and other_px <= MAX_ASPECT * side_px:
         return 0
     return max(other_px // MAX_ASPECT, MIN_SIDE_PX) - side_px // 2
