@@ -38,7 +38,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
@@ -118,6 +118,7 @@ def build_app(
         Route("/api/sources", site.sources_json),
         Route("/status", site.status_json),
         Route("/healthz", site.health),
+        Route("/favicon.ico", _icon),
         Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
     ]
     return Starlette(
@@ -279,6 +280,11 @@ class _Site:
         at_ns = texts.info.captured_at_ns
         now_there = self._store.appearances(Filter((texts.info.source_id,), at_ns, at_ns + 1))
         return {appearance.track_id: appearance for appearance in now_there if appearance.track_id in tracks}
+
+
+async def _icon(_request: Request) -> Response:
+    """The icon where browsers look for it by themselves, beside answers that are no HTML."""
+    return FileResponse(HERE / "static" / "icon.svg")
 
 
 def _environment(*, has_status: bool) -> jinja2.Environment:

@@ -133,6 +133,7 @@ function prepareLive(label) {
     if (answer === null || !box.checked) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("content");
     const content = document.getElementById("content");
+    const focused = document.activeElement;
     const known = new Map([...content.querySelectorAll(".card")].map((card) => [source.get(card), card]));
     for (const card of fresh.querySelectorAll(".card")) {
       const old = known.get(card.outerHTML);
@@ -147,9 +148,8 @@ function prepareLive(label) {
     const freshHelp = fresh.querySelector(".help");
     if (help && freshHelp) freshHelp.open = help.open;
     showLocalTimes(fresh);
-    const focused = document.activeElement;
     content.replaceChildren(...fresh.childNodes);
-    if (focused && content.contains(focused)) focused.focus({ preventScroll: true });
+    if (focused !== document.activeElement && content.contains(focused)) focused.focus({ preventScroll: true });
   };
   let stop = () => {};
   const turn = () => {
