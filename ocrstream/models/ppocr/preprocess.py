@@ -77,7 +77,7 @@ def picture_to_tensor(picture: Image) -> tuple[NDArray[np.float32], Placement]:
         colour = np.median(picture, axis=(0, 1)).tolist()
         picture = cv2.copyMakeBorder(picture, top_px, top_px, left_px, left_px, cv2.BORDER_CONSTANT, value=colour)  # type: ignore[assignment]
     tensor = np.empty((1, 3, input_h, input_w), dtype=np.float32)
-    _normalise(cv2.resize(picture, (input_w, input_h)), tensor[0])
+    _normalise(_resize(picture, input_w, input_h), tensor[0])
     return tensor, placement
 
 
@@ -94,7 +94,7 @@ def crop_to_tensor(crop: Image) -> NDArray[np.float32]:
     scaled_px = min(math.ceil(CROP_HEIGHT_PX * width_px / height_px), MAX_CROP_WIDTH_PX)
     padded_px = max(MIN_CROP_WIDTH_PX, math.ceil(scaled_px / CROP_WIDTH_STEP_PX) * CROP_WIDTH_STEP_PX)
     tensor = np.zeros((1, 3, CROP_HEIGHT_PX, padded_px), dtype=np.float32)
-    _normalise(cv2.resize(crop, (scaled_px, CROP_HEIGHT_PX)), tensor[0, :, :, :scaled_px])
+    _normalise(_resize(crop, scaled_px, CROP_HEIGHT_PX), tensor[0, :, :, :scaled_px])
     return tensor
 
 
@@ -106,16 +106,17 @@ def _margin_px(side_px: int, other_px: int) -> int:
 
 
 def _scale(width_px: int, height_px: int) -> float:
-    scale = min(1.0, LONG_SIDE_PX / max(width_px, height_px))
-    return (
-        max(scale, SHORT_SIDE_PX / min(width_px, height_px))
-        if scale * min(width_px, height_px) < SHORT_SIDE_PX
-        else scale
-    )
+    return max(min(1.0, LONG_SIDE_PX / max(width_px, height_px)), SHORT_SIDE_PX / min(width_px, height_px))
 
 
 def _to_stride(side_px: float) -> int:
     return max(1, round(side_px / STRIDE_PX)) * STRIDE_PX
+
+
+def _resize(picture: Image, width_px: int, height_px: int) -> cv2.typing.MatLike:
+    # Bilinear as RapidOCR, until that would skip pixels.
+    shrinks = 2 * height_px < picture.shape[0]
+    return cv2.resize(picture, (width_px, height_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def _normalise(pixels: cv2.typing.MatLike, planes: NDArray[np.float32]) -> None:
