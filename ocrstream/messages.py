@@ -537,7 +537,7 @@ class _Fields:
     def path(self, name: str) -> tuple[tuple[float, Polygon], ...]:
         entries = self._get(name, (list, tuple), "a list")
         try:
-            return tuple((float(at_ms), _polygon(points, name)) for at_ms, points in entries)
+            return tuple((_finite(float(at_ms)), _polygon(points, name)) for at_ms, points in entries)
         except (TypeError, ValueError) as error:
             raise ValueError(f"field {name!r} of {self._where} should be [time, polygon] pairs: {error}") from error
 
@@ -546,6 +546,12 @@ class _Fields:
         if not isinstance(value, dict):
             raise ValueError(f"{where} should be an object, got {value!r:.80}")  # noqa: TRY004 decode() catches it
         return _Fields(value, where)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no time")
+    return value
 
 
 def _polygon(points: Any, where: str) -> Polygon:
