@@ -31,28 +31,32 @@ JPEG_QUALITY = 90
 class Picture:
     """One image, with its encoded and decoded forms kept as they come up; safe to share between threads."""
 
-    __slots__ = ("_array", "_encoded", "_lock")
+    __slots__ = ("_array", "_encoded", "_jpeg_quality", "_lock")
 
-    def __init__(self, *, array: Image | None = None, encoded: bytes | None = None) -> None:
+    def __init__(
+        self, *, array: Image | None = None, encoded: bytes | None = None, jpeg_quality: int = JPEG_QUALITY
+    ) -> None:
         if array is None and encoded is None:
             raise ValueError("a picture needs an array or encoded bytes")
         self._array = array
         self._encoded = encoded
+        self._jpeg_quality = jpeg_quality
         self._lock = threading.Lock()
 
     @classmethod
-    def from_array(cls, array: Image) -> Self:
+    def from_array(cls, array: Image, jpeg_quality: int = JPEG_QUALITY) -> Self:
         """A picture from pixels.
 
         Args:
             array: ``(H, W, 3) uint8 BGR``; it is shared, not copied, so it must not be written to afterwards.
+            jpeg_quality: what it is encoded with, where nobody asks for another.
 
         Raises:
             ValueError: another shape or type.
         """
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
             raise ValueError(f"expected (H, W, 3) uint8 with H, W > 0, got {array.shape} {array.dtype}")
-        return cls(array=array)
+        return cls(array=array, jpeg_quality=jpeg_quality)
 
     @classmethod
     def from_encoded(cls, encoded: bytes) -> Self:
@@ -76,12 +80,12 @@ class Picture:
                 self._array = _decode(self._encoded)
             return self._array
 
-    def encoded(self, quality: int = JPEG_QUALITY) -> bytes:
+    def encoded(self, quality: int | None = None) -> bytes:
         """The bytes of an image file: those it came with, or a JPEG of this quality (1 to 100) made once."""
         with self._lock:
             if self._encoded is None:
                 assert self._array is not None
-                self._encoded = encode_jpeg(self._array, quality)
+                self._encoded = encode_jpeg(self._array, self._jpeg_quality if quality is None else quality)
             return self._encoded
 
     def size_wh(self) -> tuple[int, int]:

@@ -54,6 +54,9 @@ MOST_SLOTS = 4
 GIVE_UP_AFTER = 200
 """So many failures without a frame between them are no damage but no video."""
 
+GRAIN_MS = 0.0006
+"""Media times are rounded to microseconds, so two that are closer than this are the same."""
+
 JPEG_STREAMS = {"mjpeg", "mpjpeg", "jpeg_pipe", "image2pipe", "video4linux2,v4l2"}
 """Containers (as FFmpeg names them) whose packets are whole JPEG files, without rotation."""
 
@@ -206,12 +209,12 @@ class Video:
                 if sampler.takes(frame.at_ns / 1e6):
                     yield frame
                 continue
-            if frame.media_ms >= end_ms:
+            if frame.media_ms >= end_ms - GRAIN_MS:
                 return
             # The frame to go on behind was taken, so the sampler counts from it.
-            if frame.media_ms < target_ms - 0.0005 or not sampler.takes(frame.media_ms):
+            if frame.media_ms < target_ms - GRAIN_MS or not sampler.takes(frame.media_ms):
                 continue
-            if behind_ms is None or frame.media_ms > behind_ms + 0.0005:
+            if behind_ms is None or frame.media_ms > behind_ms + GRAIN_MS:
                 yield frame
 
     def _from(self, target_ms: float) -> Iterator[Decoded]:
@@ -229,7 +232,7 @@ class Video:
             except av.error.FFmpegError:
                 break
             # Some containers land behind the place they were asked for; then another run-up is taken.
-            if landed is not None and (landed.media_ms <= target_ms + 0.0005 or back_ms == math.inf):
+            if landed is not None and (landed.media_ms <= target_ms + GRAIN_MS or back_ms == math.inf):
                 yield landed
                 yield from frames
                 return

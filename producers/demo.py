@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -31,6 +31,7 @@ RECORDED_AT_NS = int(datetime.datetime(2026, 1, 1, 9, 41, tzinfo=datetime.UTC).t
 
 _OPTIONS = {"seconds": 0.0, "fps": FPS, "seed": 1.0, "live": 1.0}
 _RECORDED_SECONDS = 20.0
+_ENCODER_OPTIONS = {"libx264": {"preset": "veryfast"}}
 
 
 class DemoSource:
@@ -123,7 +124,7 @@ class DemoSource:
             live=self.live,
             media_time_ms=None if self.live else media_ms,
         )
-        return Frame(info, Picture.from_array(image))
+        return Frame(info, Picture.from_array(image, self._settings.jpeg_quality))
 
 
 def write_clip(
@@ -134,6 +135,7 @@ def write_clip(
     fps: float = FPS,
     codec: str = "libx264",
     size_wh: tuple[int, int] = (WIDTH_PX, HEIGHT_PX),
+    options: Mapping[str, str] | None = None,
 ) -> DemoScene:
     """Write the first seconds of the demo to a video file.
 
@@ -144,6 +146,7 @@ def write_clip(
         fps: frames a second.
         codec: an encoder of FFmpeg's: ``libx264``, ``mpeg4``, ``mjpeg``, ``libvpx``, …
         size_wh: frame size; smaller than the scene scales it.
+        options: the encoder's; ``{"preset": "veryfast"}`` for libx264 where not given.
 
     Returns:
         The scene that was written, for its truth (in pixels of 1280x720).
@@ -157,8 +160,7 @@ def write_clip(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.gop_size = max(round(fps), 1)
         stream.bit_rate = 4_000_000
-        if codec == "libx264":
-            stream.options = {"preset": "veryfast"}
+        stream.options = dict(options if options is not None else _ENCODER_OPTIONS.get(codec, {}))
         for index in range(round(seconds * fps)):
             image = scene.render(index)
             if size_wh != (WIDTH_PX, HEIGHT_PX):

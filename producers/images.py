@@ -55,6 +55,7 @@ class ImageFiles:
         self.source_id = spec.source_id
         self.progress = Progress()
         self._view = View.of(settings)
+        self._jpeg_quality = settings.jpeg_quality
         self._root = root
         self._paths = list(paths)[:: settings.every]
         if len(paths) == 1:
@@ -95,7 +96,7 @@ class ImageFiles:
         if not content:
             raise SourceError(f"{path}: the file is empty")
         try:
-            picture, taken_ns = _look(content, self._view)
+            picture, taken_ns = _look(content, self._view, self._jpeg_quality)
             width_px, height_px = picture.size_wh()
         except (MalformedRecordError, SourceError) as error:
             raise SourceError(f"{path}: {error}") from error
@@ -155,7 +156,7 @@ def cut_out(image: Image, view: View) -> Image:
     return np.ascontiguousarray(part)
 
 
-def _look(content: bytes, view: View) -> tuple[Picture, int | None]:
+def _look(content: bytes, view: View, jpeg_quality: int) -> tuple[Picture, int | None]:
     """The picture of a file's bytes, upright and opaque, and when it was taken.
 
     The bytes stay as they are where every reader sees the same in them. The pixels are decoded in any case: only that
@@ -176,7 +177,7 @@ def _look(content: bytes, view: View) -> tuple[Picture, int | None]:
             array = original.array()
     if plain and view.is_whole:
         return original, taken_ns
-    return Picture.from_array(cut_out(array, view)), taken_ns
+    return Picture.from_array(cut_out(array, view), jpeg_quality), taken_ns
 
 
 def _on_white(header: PIL.Image.Image) -> Image:

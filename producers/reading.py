@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ocrstream.picture import Picture
+from ocrstream.picture import JPEG_QUALITY, Picture
 from producers.decoder_process import Request
 from producers.progress import Progress
 
@@ -73,11 +73,15 @@ class Reader:
     Args:
         request: what it reads.
         progress: told of dropped and damaged frames.
+        jpeg_quality: of the pictures, where they are encoded.
         stdin: lets it read this process's standard input.
     """
 
-    def __init__(self, request: Request, progress: Progress, *, stdin: bool = False) -> None:
+    def __init__(
+        self, request: Request, progress: Progress, *, jpeg_quality: int = JPEG_QUALITY, stdin: bool = False
+    ) -> None:
         self._request = request
+        self._jpeg_quality = jpeg_quality
         self._progress = progress
         self._memory: mmap.mmap | None = None
         self._memory_fd = _anonymous_file()
@@ -189,7 +193,7 @@ class Reader:
         assert self._memory is not None
         width, height = message["size_wh"]
         pixels = np.frombuffer(self._memory, np.uint8, width * height * 3, message["offset"])
-        return Picture.from_array(pixels.reshape(height, width, 3).copy())
+        return Picture.from_array(pixels.reshape(height, width, 3).copy(), self._jpeg_quality)
 
     def _map(self, nbytes: int) -> None:
         if self._memory is not None:

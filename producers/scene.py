@@ -251,17 +251,20 @@ class _Drawing:
         """A filled polygon."""
         self._draw.polygon([(x * self._SCALE, y * self._SCALE) for x, y in points], fill=colour)
 
-    def text(self, text: str, x: float, y: float, size: float, colour: Colour, *, anchor: str = "lm") -> float:
-        """A text at an anchor of Pillow's; returns where its ink ends, in x."""
+    def text(self, text: str, x: float, y: float, size: float, colour: Colour, *, anchor: str = "lm") -> None:
+        """A text at an anchor of Pillow's."""
         font = PIL.ImageFont.load_default(size * self._SCALE)
+        assert isinstance(font, PIL.ImageFont.FreeTypeFont), "Pillow was built without FreeType"
         place = (x * self._SCALE, y * self._SCALE)
         # The built-in font has one weight; a stroke makes large letters as heavy as those on real signs.
         stroke = 1 if size >= 30 else 0
         self._draw.text(place, text, fill=colour, font=font, anchor=anchor, stroke_width=stroke)
-        ink = self._draw.textbbox(place, text, font=font, anchor=anchor, stroke_width=stroke)
-        x0, y0, x1, y1 = (value / self._SCALE for value in ink)
+        # Pillow's bounding boxes begin at the pen, left of the ink; the mask shows where the ink is.
+        mask, (left, top) = font.getmask2(text, "L", anchor=anchor, stroke_width=stroke)
+        x0, y0, x1, y1 = mask.getbbox()
+        x0, x1 = ((place[0] + left + value) / self._SCALE for value in (x0, x1))
+        y0, y1 = ((place[1] + top + value) / self._SCALE for value in (y0, y1))
         self._texts.append((text, (x0, y0, x1, y1)))
-        return x1
 
     def sprite(self, mask_radius: float | None = None) -> _Sprite:
         """The finished sprite; with a radius its corners let the background through."""

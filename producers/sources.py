@@ -82,8 +82,12 @@ def open_source(spec: SourceSpec, settings: ProducerSettings) -> Source:
     if spec.url == "-" or _is_remote_file(spec):
         return VideoFile(spec, settings)
     if spec.scheme == "camera" or spec.scheme in STREAM_SCHEMES:
-        _warn_of_times(spec, settings)
         _check_host(spec)
+        recording = _open_recorded_playlist(spec, settings)
+        if recording is not None:
+            return recording
+        if settings.start or settings.end or settings.segments > 1:
+            log.warning("%s: --start, --end and --segments are for files; it is read as it comes", spec.shown)
         return LiveStream(spec, settings)
     images = find_images(spec)
     if images is not None:
@@ -117,6 +121,20 @@ def _is_remote_file(spec: SourceSpec) -> bool:
     return spec.scheme in ("http", "https") and path.suffix.lower() in VIDEO_SUFFIXES
 
 
+def _open_recorded_playlist(spec: SourceSpec, settings: ProducerSettings) -> VideoFile | None:
+    """An HLS playlist that has an end and can wait; None for one that is live, or not there now."""
+    if not urlsplit(spec.shown).path.lower().endswith(".m3u8"):
+        return None
+    try:
+        source = VideoFile(spec, settings)
+    except SourceError:
+        return None
+    if source.total_ms is None:
+        source.close()
+        return None
+    return source
+
+
 def _check_file(spec: SourceSpec) -> None:
     """Say at once what is wrong with a path."""
     try:
@@ -142,8 +160,3 @@ def _check_host(spec: SourceSpec) -> None:
         log.warning("%s: the name of the host cannot be looked up now: %s", spec.shown, error.strerror)
     except (UnicodeError, ValueError):
         raise SourceError(f"{spec.shown}: {host!r} is no host name; check its spelling") from None
-
-
-def _warn_of_times(spec: SourceSpec, settings: ProducerSettings) -> None:
-    if settings.start or settings.end or settings.segments > 1:
-        log.warning("%s: --start, --end and --segments are for files; a live source is read as it comes", spec.shown)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ocrstream.errors import TransportError
 from ocrstream.messages import FRAMES, Frame, FrameInfo
@@ -71,7 +72,7 @@ class Producer:
         """
         try:
             for frame in self._source.frames(stop, after):
-                self._publish(frame, stop)
+                self._publish(replace(frame, info=replace(frame.info, taken_at_ns=time.time_ns())), stop)
                 if stop.is_set():
                     break
         finally:

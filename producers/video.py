@@ -139,7 +139,12 @@ class VideoFile:
 
     def _open(self, stop: threading.Event) -> Reader:
         if self._reader is None:
-            self._reader = Reader(self._request, self.progress, stdin=self._spec.url == "-")
+            self._reader = Reader(
+                self._request,
+                self.progress,
+                jpeg_quality=self._settings.jpeg_quality,
+                stdin=self._spec.url == "-",
+            )
             self._opened = self._reader.open(stop)
         return self._reader
 
@@ -217,6 +222,7 @@ class LiveStream:
         self.source_id = spec.source_id
         self.progress = Progress()
         self._spec = spec
+        self._jpeg_quality = settings.jpeg_quality
         self._request = _request_for_stream(spec, settings)
         self._reader: Reader | None = None
         self._last_ns = 0
@@ -251,7 +257,7 @@ class LiveStream:
 
     def _arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         try:
-            self._reader = reader = Reader(self._request, self.progress)
+            self._reader = reader = Reader(self._request, self.progress, jpeg_quality=self._jpeg_quality)
             if reader.open(stop) is None:
                 return
             reader.begin()
@@ -362,7 +368,8 @@ def _request_for_file(spec: SourceSpec, settings: ProducerSettings) -> Request:
 def _request_for_stream(spec: SourceSpec, settings: ProducerSettings) -> Request:
     view = View.of(settings)
     url, form = spec.url, None
-    options = {"fflags": "nobuffer", "flags": "low_delay"}
+    # Without a limit FFmpeg measures the frame rate of a stream for five seconds before it gives the first frame.
+    options = {"fpsprobesize": "0", "flags": "low_delay"}
     if spec.scheme == "camera":
         url, form, device_options = find_camera(spec)
         options |= device_options
@@ -384,18 +391,16 @@ def _request_for_stream(spec: SourceSpec, settings: ProducerSettings) -> Request
 def _explain(spec: SourceSpec, error: ReadingError) -> str:
     """A failure as a sentence for the user, without credentials."""
     remote = "://" in spec.shown
+    why = spec.scrub(str(error))
+    check_network = "check that it is switched on, its address and the network"
     advice = {
-        "credentials": "the server refuses user or password; write them as "
-        f"{spec.scheme}://USER:PASSWORD@HOST/… (special characters as %XX)",
+        "credentials": f"the server refuses user or password; write them as {spec.scheme}://USER:PASSWORD@HOST/… "
+        "(special characters in them as %XX)",
         "not-found": "the server has no such stream; check the path behind the host" if remote else "it is not there",
         "forbidden": "reading it is not allowed; check its permissions",
-        "unusable": f"it cannot be read as a video: {error}; check that it is one, and whole",
-        "timeout": f"{error}; check that it is switched on, its address and the network"
-        if remote
-        else f"{error}; check the disk it lies on",
-        "away": f"it cannot be reached: {error}; check that it is switched on, its address and the network"
-        if remote
-        else f"it cannot be read: {error}",
-        "crashed": f"{error}; the file may be damaged: convert it with another program first",
-    }[error.reason]
-    return spec.scrub(f"{spec.shown}: {advice}")
+        "unusable": f"it cannot be read as a video: {why}; check that it is one, and whole",
+        "timeout": f"{why}; {check_network if remote else 'check the disk or device'}",
+        "away": f"it cannot be reached: {why}; {check_network}" if remote else f"it cannot be read: {why}",
+        "crashed": f"{why}; it may be damaged: convert it with another program first",
+    }
+    return f"{spec.shown}: {advice[error.reason]}"
