@@ -85,6 +85,8 @@ MAPPINGS: dict[str, dict[str, Any]] = {
     },
     APPEARANCES: {
         **_TEXT,
+        # As a whole too, so that Kibana can count which texts were seen most.
+        "text": {**_TEXT["text"], "fields": {"keyword": {**_KEYWORD, "ignore_above": 256}}},
         "track_id": _KEYWORD,
         "source_id": _KEYWORD,
         "confidence": {"type": "double"},
