@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check fix compose-test
+.PHONY: setup demo test check fix docs compose-test
 
 setup: $(STAMP)  ## make .venv and install everything into it
 
@@ -20,15 +20,19 @@ test: $(STAMP)  ## all tests, real servers included
 	sh tests/services/install.sh
 	$(BIN)/python -m pytest
 
-check: $(STAMP)  ## style, types, layering; edits nothing
+check: $(STAMP)  ## style, types, layering, generated pages; edits nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
 
 fix: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## write the tables in docs/ that follow from the code
+	$(BIN)/python docs/generate.py
 
 compose-test: $(STAMP)  ## the Dockerfile and docker-compose.yml for real, with a text of demo: found at the end
 	sh tests/services/install.sh
