@@ -150,7 +150,7 @@ class KafkaTransport:
             self._under_way.leave(size)
             raise
         future.add_both(lambda _: self._under_way.leave(size))
-        self._unconfirmed.add(topic, future)
+        self._unconfirmed.add(_Sent(topic, future, producer))
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until everything this thread has published is confirmed.
@@ -160,15 +160,18 @@ class KafkaTransport:
             DeploymentError: the broker refuses a record for good; the message says what to change.
         """
         deadline = time.monotonic() + timeout_s
-        failure: tuple[str, Exception] | None = None
-        for topic, future in self._unconfirmed.take():
+        failure: tuple[_Sent, Exception] | None = None
+        for sent in self._unconfirmed.take():
             try:
-                future.get(timeout=max(deadline - time.monotonic(), 0))
+                sent.future.get(timeout=max(deadline - time.monotonic(), 0))
             except kafka_errors.KafkaError as failed:
-                failure = failure or (topic, failed)
+                failure = failure or (sent, failed)
         if failure is None:
             return
-        topic, error = failure
+        sent, error = failure
+        topic = sent.topic
+        if sent.future.is_done:
+            self._discard(sent.producer)
         if isinstance(error, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
             raise DeploymentError(self._limit_advice(topic)) from error
         with self._cluster.translated(f"records for {topic} were not confirmed"):
@@ -284,10 +287,7 @@ class KafkaTransport:
         for consumer in consumers:
             consumer.close()
         if self._producer is not None:
-            try:
-                self._producer.close(timeout=DELIVERY_TIMEOUT_S)
-            except kafka_errors.KafkaError as error:
-                log.warning("closing before Kafka confirmed everything: %s", error)
+            _close_producer(self._producer, CONNECT_TIMEOUT_S)
         for client in (self._admin, self._fetcher):
             if client is not None:
                 client.close()
@@ -324,6 +324,16 @@ class KafkaTransport:
                     delivery_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
                 )
             return self._producer
+
+    def _discard(self, producer: Any) -> None:
+        """Let go of a producer that failed: an idempotent one refuses everything after an error it cannot repair.
+
+        What other threads have under way on it fails with it, and they publish it again.
+        """
+        with self._lock:
+            if self._producer is producer:
+                self._producer = None
+        _close_producer(producer, 0)
 
     def _admin_now(self) -> Any:
         self._check_open()
@@ -397,9 +407,7 @@ class KafkaTransport:
         """The records from a record time on, up to those that are there now."""
         partitions = [TopicPartition(self._wire(topic), n) for n in client.partitions_for_topic(self._wire(topic))]
         if not partitions:
-            raise TransportError(
-                f"the topic {self._wire(topic)} is not there; `ocrstream doctor` tells what is missing"
-            )
+            raise TransportError(f"there is no topic {self._wire(topic)}; `ocrstream doctor` tells what is missing")
         ends = client.end_offsets(partitions)
         starts = client.beginning_offsets(partitions)
         # No record is older than what it shows, but for capture times in the future, which are recorded as now.
@@ -699,19 +707,28 @@ class _UnderWay:
             self._changed.notify_all()
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A record handed to the client."""
+
+    topic: str
+    future: Any
+    producer: Any
+
+
 class _Unconfirmed(threading.local):
     """Each thread's own records that `flush` has to look at."""
 
     def __init__(self) -> None:
-        self._sent: deque[tuple[str, Any]] = deque()
+        self._sent: deque[_Sent] = deque()
 
-    def add(self, topic: str, future: Any) -> None:
+    def add(self, sent: _Sent) -> None:
         """Remember a record; those at the front that arrived are forgotten."""
-        self._sent.append((topic, future))
-        while self._sent and self._sent[0][1].succeeded():
+        self._sent.append(sent)
+        while self._sent and self._sent[0].future.succeeded():
             self._sent.popleft()
 
-    def take(self) -> list[tuple[str, Any]]:
+    def take(self) -> list[_Sent]:
         """All of them, once."""
         taken = list(self._sent)
         self._sent.clear()
@@ -818,6 +835,16 @@ def _require_crc32c() -> None:
             "the package crc32c is missing: without it every 100 KB record costs kafka-python 9 ms of checksum. "
             "Install it: pip install 'kafka-python[crc32c]'"
         )
+
+
+def _close_producer(producer: Any, timeout_s: float) -> None:
+    try:
+        producer.flush(timeout_s)
+    except kafka_errors.KafkaError as error:
+        log.warning("a producer is closed before Kafka confirmed everything: %s", error)
+        # Otherwise its own close would wait for the same records, fail, and leave the producer open.
+        producer._sender.force_close()
+    producer.close(timeout=1)
 
 
 def _describe(error: Exception) -> str:

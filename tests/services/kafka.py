@@ -90,8 +90,10 @@ class KafkaServer:
             "node.id": "1",
             "controller.quorum.voters": f"1@{loopback}:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{self.servers},CONTROLLER://{loopback}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.servers}",
+            "listeners": f"CLIENTS://{self.servers},CONTROLLER://{loopback}:{self._controller_port}",
+            "advertised.listeners": f"CLIENTS://{self.servers}",
+            "inter.broker.listener.name": "CLIENTS",
+            "listener.security.protocol.map": "CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self._folder / "data"),
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "4",
@@ -100,6 +102,9 @@ class KafkaServer:
             "group.initial.rebalance.delay.ms": "0",
             # Without this a topic that does not exist would come up with the broker's defaults instead of ours.
             "auto.create.topics.enable": "false",
+            # By default a minute and five: too long to see in a test what retention does.
+            "log.initial.task.delay.ms": "100",
+            "log.retention.check.interval.ms": "500",
             **self._properties,
         }
         self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
