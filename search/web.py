@@ -44,7 +44,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ocrstream.errors import ConfigError, MalformedRecordError, QueryError, TransientError
+from ocrstream.errors import ConfigError, DeploymentError, MalformedRecordError, QueryError, TransientError
 from ocrstream.messages import Appearance, Texts
 from ocrstream.metrics import Metrics
 from ocrstream.picture import Picture
@@ -127,6 +127,7 @@ def build_app(
         exception_handlers={
             QueryError: site.on_query_error,
             TransientError: site.on_away,
+            DeploymentError: site.on_unusable,
             HTTPException: site.on_http_error,
         },
     )
@@ -231,6 +232,9 @@ class _Site:
         response = self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "The search is away for a moment", str(error))
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
         return response
+
+    def on_unusable(self, request: Request, error: Exception) -> Response:
+        return self._refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The store cannot be used as it is", str(error))
 
     def on_http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

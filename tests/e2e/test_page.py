@@ -70,6 +70,12 @@ def search(page: Page, words: str) -> None:
     page.keyboard.press("Enter")
 
 
+def arrive(page: Page, address: str | re.Pattern[str]) -> None:
+    """Wait until a page is there with its script, which what comes next is about."""
+    expect(page).to_have_url(address)
+    page.wait_for_load_state("load")
+
+
 def parameters(page: Page) -> dict[str, list[str]]:
     return parse_qs(urlsplit(page.url).query)
 
@@ -141,8 +147,7 @@ def test_boxes_stay_in_place_on_a_phone(window: Window, shop: Shop) -> None:
     assert_box(page.locator(".card .shot"), page.locator(".card polygon.found"), (100, 50, 300, 90), (640, 360))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator(".card a.picture").click()
-    page.wait_for_load_state("load")
-    expect(page.locator("table")).to_be_visible()
+    arrive(page, re.compile("/frame/"))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -151,6 +156,7 @@ def test_frame_page_shows_every_line(window: Window, shop: Shop) -> None:
     page = window.page
     page.goto(shop.address("/?q=call&min_confidence=0.9"))
     page.locator(".card a.picture").click()
+    arrive(page, re.compile("/frame/"))
     expect(page.locator("tbody tr")).to_have_count(3)
     expect(page.locator("tbody tr").nth(1)).to_contain_text("62 %")
     expect(page.locator("mark")).to_have_text("call")
@@ -179,11 +185,12 @@ def test_filters_narrow_and_leave_a_short_address(window: Window, shop: Shop) ->
     page.goto(shop.address())
     expect(page.locator(".card")).to_have_count(2)
     page.get_by_label("Source").select_option("cafe.mp4")
-    expect(page).to_have_url(shop.address("/?source=cafe.mp4"))
+    arrive(page, shop.address("/?source=cafe.mp4"))
     expect(page.locator(".card")).to_have_count(1)
     page.get_by_label("Source").select_option("all")
-    expect(page).to_have_url(re.compile(r"/\??$"))
+    arrive(page, re.compile(r"/\??$"))
     search(page, "boarding")
+    arrive(page, re.compile("q=boarding"))
     expect(page.locator(".card")).to_have_count(1)
     page.get_by_label("Confidence").select_option("≥ 70 %")
     expect(page.get_by_role("heading", name="Nothing found for")).to_be_visible()

@@ -17,7 +17,7 @@ from ocrstream.messages import Appearance, PictureRef, Texts
 from ocrstream.picture import encode_jpeg
 from ocrstream.storage import Filter, WriteReport
 from ocrstream.storage.embedded import EmbeddedStore
-from search.export import ImageFiles, as_cell, export, export_boxes
+from search.export import BOX_COLUMNS, REGION_COLUMNS, ImageFiles, as_cell, export, export_boxes
 from search.timeline import Cue, Sighting, cues, timeline
 from tests.documents import NOON_NS, PictureTable, frame, line, picture
 
@@ -415,3 +415,11 @@ def test_folder_that_cannot_be_written_is_explained(store: EmbeddedStore, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="give another folder"):
         export_boxes(store, Filter(), PictureTable(), tmp_path / "file" / "out")
+
+
+def test_every_field_is_documented(store: EmbeddedStore) -> None:
+    store.write([replace(SIGN, appearances=(TRACK,))])
+    told = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    names = {*records(store)[0], *records(store, kind="appearances")[0], *REGION_COLUMNS, *BOX_COLUMNS}
+    corners = {name for name in names if name[1:] in ("0_px", "1_px", "2_px", "3_px")}
+    assert [name for name in sorted(names - corners) if f"`{name}`" not in told] == []

@@ -10,7 +10,7 @@ import pytest
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ocrstream.errors import ConfigError, QueryError, StoreError
+from ocrstream.errors import ConfigError, DeploymentError, OcrstreamError, QueryError, StoreError
 from ocrstream.messages import Appearance
 from ocrstream.metrics import Metrics
 from ocrstream.picture import encode_jpeg
@@ -25,7 +25,7 @@ from tests.documents import NOON_NS, PictureTable, frame, line, picture
 class FlakyStore(EmbeddedStore):
     """A store that can be away."""
 
-    away: StoreError | None = None
+    away: OcrstreamError | None = None
 
     def search(self, *arguments: object, **options: object) -> Page:
         self._check()
@@ -182,7 +182,15 @@ def test_what_was_read_is_never_markup(site: Site) -> None:
 
 
 def test_every_answer_has_the_security_headers(site: Site) -> None:
-    for address in ("/", "/api/search", "/static/page.css", "/frame/none", "/?page=x", "/frames/none.jpg"):
+    for address in (
+        "/",
+        "/api/search",
+        "/static/page.css",
+        "/favicon.ico",
+        "/frame/none",
+        "/?page=x",
+        "/frames/none.jpg",
+    ):
         headers = site.get(address).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; img-src 'self'")
         assert "unsafe" not in headers["content-security-policy"]
@@ -237,6 +245,13 @@ def test_away_store_is_said_and_recovered_from(site: Site) -> None:
     site.store.away = None
     assert "GATE B12" in site.get("/").text
     assert site.get("/healthz").text == "ok\n"
+
+
+def test_store_that_cannot_be_used_is_explained(site: Site) -> None:
+    site.store.away = DeploymentError("documents.sqlite is damaged: move it away")
+    assert site.get("/").status_code == 500
+    assert "documents.sqlite is damaged: move it away" in site.get("/").text
+    assert site.get("/healthz").json() == {"error": "documents.sqlite is damaged: move it away"}
 
 
 def test_picture_is_passed_on_and_scaled_down(site: Site) -> None:
@@ -389,6 +404,8 @@ def test_another_address_answers_to_any_name(site: Site) -> None:
         assert answer.status_code == 200
 
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "api.md"
+
 NOW_NS = 1_800_000_000_000_000_000
 
 
@@ -490,3 +507,18 @@ def test_exif_rotation_is_honoured(site: Site) -> None:
     site.pictures.by_frame[GATE.info.frame_id] = turned.getvalue()
     with PIL.Image.open(io.BytesIO(site.get(f"/frames/{GATE.info.frame_id}.jpg?w=160").content)) as scaled:
         assert scaled.size == (160, 320)
+
+
+def test_every_field_of_the_api_is_documented(site: Site) -> None:
+    site.store.write([GATE])
+    answer = site.get("/api/search?q=gate").json()
+    hit = answer["hits"][0]
+    told = DOCUMENTATION.read_text(encoding="utf-8")
+    names = {
+        *answer,
+        *hit,
+        *hit["lines"][0],
+        *site.get("/api/sources").json()["sources"][0],
+        *site.get("/status").json(),
+    }
+    assert [name for name in sorted(names) if f"`{name}`" not in told] == []
