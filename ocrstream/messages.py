@@ -45,6 +45,11 @@ FIRST_READING = 1
 MAX_ID_LENGTH = 200
 
 
+def source_key(source_id: str, segment: int | None = None) -> str:
+    """The record key of a source, or of one segment of a long file."""
+    return source_id if segment is None else f"{source_id}#{segment}"
+
+
 def make_frame_id(source_id: str, *position: str | int) -> str:
     """The identity of a frame: the same frame of the same source always gets the same id.
 
@@ -121,7 +126,7 @@ class FrameInfo:
     @property
     def key(self) -> str:
         """The record key: one source's (or segment's) frames stay in order on one partition."""
-        return self.source_id if self.segment is None else f"{self.source_id}#{self.segment}"
+        return source_key(self.source_id, self.segment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ocrstream.errors import TransportError
-from ocrstream.messages import FRAMES, Frame, FrameInfo
+from ocrstream.errors import MalformedRecordError, TransportError
+from ocrstream.messages import FRAMES, Frame, FrameInfo, frame_from_json, frame_to_json, source_key
 from ocrstream.metrics import Metrics
 from ocrstream.transport import Transport
 from producers.progress import Event
@@ -65,11 +66,14 @@ class Producer:
 
         Args:
             stop: ends it within a second.
-            after: the last frame that was read before; a file or folder goes on behind it.
+            after: the last frame that was read before; a file or folder goes on behind it. Where it is None they go
+                on behind the frame that the transport remembers, if it does.
 
         Raises:
             SourceError: the source cannot be read (any more); everything before is published.
         """
+        if after is None and not self._source.live:
+            after = self._last_sent()
         try:
             for frame in self._source.frames(stop, after):
                 self._publish(replace(frame, info=replace(frame.info, taken_at_ns=time.time_ns())), stop)
@@ -115,8 +119,28 @@ class Producer:
                 self._unconfirmed = [frame for frame in self._unconfirmed if self._hand_over(frame, stop)]
             else:
                 self._metrics.add("producer.frames", len(self._unconfirmed), source_id=self._source.source_id)
+                self._remember(self._unconfirmed[-1].info)
                 self._unconfirmed.clear()
         self._flushed_s = self._clock()
+
+    def _last_sent(self) -> FrameInfo | None:
+        kept = self._transport.progress(source_key(self._source.source_id, self._source.segment))
+        if kept is None:
+            return None
+        try:
+            return frame_from_json(json.loads(kept))
+        except (ValueError, MalformedRecordError) as error:
+            log.warning("%s: read from the start, its last position is damaged: %s", self._source.source_id, error)
+            return None
+
+    def _remember(self, info: FrameInfo) -> None:
+        if self._source.live:
+            return
+        try:
+            self._transport.save_progress(info.key, json.dumps(frame_to_json(info)))
+        except TransportError as error:
+            # Frames that are sent again have the same identity: this costs time at the next start, nothing else.
+            log.warning("%s: its position could not be kept: %s", self._source.source_id, error)
 
     def _count(self, event: Event, amount: int) -> None:
         self._metrics.add(f"producer.{event}", amount, source_id=self._source.source_id)

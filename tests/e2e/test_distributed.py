@@ -52,6 +52,10 @@ class Deployment:
         """Run a command over this deployment; returns what it printed."""
         return ocrstream(*arguments, expect=expect, environment=self.environment).stdout
 
+    def produce(self, source: str | Path) -> str:
+        """Send a source's frames; returns what the producer logged."""
+        return ocrstream("produce", source, *self.kafka, environment=self.environment).stderr
+
     def regions(self) -> list[dict[str, Any]]:
         """Everything that was read."""
         return [r for r in json_lines(self.ask("export", *self.elasticsearch)) if r["kind"] == "region"]
@@ -65,7 +69,7 @@ def deployment(kafka_servers: str, elasticsearch_url: str) -> Iterator[Deploymen
 
 def test_the_demo_goes_through_all_stages_and_is_found_on_the_page(deployment: Deployment) -> None:
     stages = deployment.start_stages("ppocr", "ppocr")
-    deployment.ask("produce", "demo:?seconds=4&fps=1&live=0", *deployment.kafka)
+    deployment.produce("demo:?seconds=4&fps=1&live=0")
 
     def found() -> list[dict[str, Any]]:
         out = ocrstream(
@@ -96,14 +100,15 @@ def test_a_file_is_read_once_and_a_replay_supersedes_it(deployment: Deployment, 
     clip = tmp_path / "clip.mkv"
     write_video(clip, pictures(20), fps=10)
     deployment.start_stages()
-    deployment.ask("produce", f"hall={clip}", *deployment.kafka)
+    first = deployment.produce(f"hall={clip}")
     until(lambda: len(deployment.regions()) >= 30, "all regions")
     before = deployment.regions()
     assert sorted(r["text"] for r in before) == sorted(
         [f"number {number:03d}" for number in range(20)] + ["Gate B12"] * 10
     )
-    # The file again sends nothing new, and what is sent again changes nothing.
-    deployment.ask("produce", f"hall={clip}", *deployment.kafka)
+    assert "20 frames sent" in first
+    again = deployment.produce(f"hall={clip}")
+    assert " 0 frames sent" in again
 
     deployment.ask("replay", "--source", "hall", *deployment.kafka, "--recognizer", "shout")
     until(lambda: {r["recognizer"] for r in deployment.regions()} == {"shout"}, "the new readings")
@@ -135,7 +140,7 @@ def test_a_poisonous_frame_is_set_aside_and_the_stream_goes_on(deployment: Deplo
         encoded = Picture.from_array(make_picture([(text, (40.0, 30.0, 340.0, 80.0))])).encoded(quality=98)
         (folder / f"{name}.jpg").write_bytes(encoded)
     deployment.start_stages(recognizer="poison")
-    deployment.ask("produce", folder, *deployment.kafka)
+    deployment.produce(folder)
     until(lambda: len(deployment.regions()) >= 2, "the good regions")
     assert sorted(r["text"] for r in deployment.regions()) == ["Gate A1", "Gate C3"]
     letters = deployment.ask("dead-letters", *deployment.kafka)
