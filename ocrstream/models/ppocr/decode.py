@@ -91,7 +91,9 @@ def _mean_inside(probability: NDArray[np.float32], quad: cv2.typing.MatLike) -> 
 
 def _grow(rectangle: cv2.typing.RotatedRect) -> Quad:
     """A rectangle grown by the same distance on all four sides, top-left corner first."""
-    centre, (width_px, height_px), angle = rectangle
+    (x, y), (width_px, height_px), angle = rectangle
+    # The dilation by 2x2 made the region a pixel larger to the right and down: half of that is in its centre.
+    centre = (x - 0.5, y - 0.5)
     distance_px = width_px * height_px * UNCLIP_RATIO / (2 * (width_px + height_px))
     grown = cv2.boxPoints((centre, (width_px + 2 * distance_px, height_px + 2 * distance_px), angle))
     left, right = np.split(grown[np.argsort(grown[:, 0], kind="stable")], 2)
