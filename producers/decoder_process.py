@@ -390,10 +390,12 @@ class Sender:
 def run(control: Connection, memory_fd: int) -> None:
     """Serve one request."""
     request = Request.from_json(control.recv_bytes())
+    video = None
     sender = Sender(control, memory_fd, request.view)
     going: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(control, sender.slots, going), daemon=True).start()
     sender.tell(kind="started")
+    began_s = time.monotonic()
     try:
         video = Video(request)
         sender.tell(kind="opened", **video.describe())
@@ -401,7 +403,8 @@ def run(control: Connection, memory_fd: int) -> None:
     except SourceError as error:
         sender.tell(kind="failed", reason="unusable", message=str(error))
     except (av.error.FFmpegError, OSError) as error:
-        sender.tell(kind="failed", **_reason(error))
+        silent_s = video.idle_s if video is not None else time.monotonic() - began_s
+        sender.tell(kind="failed", **_reason(error, request.timeout_s, silent_s))
     except MemoryError:
         sender.tell(kind="failed", reason="unusable", message="its frames do not fit into memory")
 
@@ -479,16 +482,18 @@ def _is_whole_jpeg(data: bytes) -> bool:
     return data[:2] == b"\xff\xd8" and b"\xff\xd9" in data[-32:] and 0 <= data.find(b"\xff\xc4") < scan
 
 
-def _reason(error: Exception) -> dict[str, str]:
+def _reason(error: Exception, timeout_s: float, silent_s: float) -> dict[str, str]:
     """Why it failed, in the words of `producers.reading`, and without the address that FFmpeg's message repeats."""
-    kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+    # A camera that never answers is reported as sending nonsense, when the time is over.
+    if timeout_s and silent_s > timeout_s * 0.9:
+        return {"reason": "timeout", "message": f"nothing came for {timeout_s:g} seconds"}
+    kinds: list[tuple[tuple[type[Exception], ...], str]] = [
         ((av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError), "credentials"),
-        (av.error.HTTPNotFoundError, "not-found"),
-        ((FileNotFoundError, av.error.FileNotFoundError), "not-found"),
-        ((PermissionError, av.error.PermissionError), "forbidden"),
-        ((av.error.InvalidDataError, av.error.DemuxerNotFoundError, av.error.DecoderNotFoundError), "unusable"),
-        (av.error.ProtocolNotFoundError, "unusable"),
-        ((av.error.ExitError, av.error.TimeoutError, TimeoutError), "timeout"),
+        ((av.error.HTTPNotFoundError, FileNotFoundError), "not-found"),
+        ((PermissionError,), "forbidden"),
+        ((av.error.InvalidDataError,), "nonsense"),
+        ((av.error.DemuxerNotFoundError, av.error.DecoderNotFoundError, av.error.ProtocolNotFoundError), "unusable"),
+        ((av.error.ExitError, TimeoutError), "timeout"),
     ]
     reason = next((reason for kind, reason in kinds if isinstance(error, kind)), "away")
     return {"reason": reason, "message": getattr(error, "strerror", None) or type(error).__name__}

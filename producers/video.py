@@ -267,7 +267,9 @@ class LiveStream:
             self.close()
 
     def _check_refusal(self, error: ReadingError) -> None:
-        if error.reason not in ("credentials", "not-found", "forbidden", "unusable"):
+        refused = error.reason in ("credentials", "not-found", "forbidden", "unusable")
+        # A web page where a stream should be stays one; a camera that hangs up in the middle of a sentence does not.
+        if not refused and not (error.reason == "nonsense" and self._spec.scheme in ("http", "https", "camera")):
             return
         self._refusals += 1
         if not self._reached or self._refusals >= REFUSALS_OF_A_KNOWN_CAMERA:
@@ -398,7 +400,8 @@ def _explain(spec: SourceSpec, error: ReadingError) -> str:
         "(special characters in them as %XX)",
         "not-found": "the server has no such stream; check the path behind the host" if remote else "it is not there",
         "forbidden": "reading it is not allowed; check its permissions",
-        "unusable": f"it cannot be read as a video: {why}; check that it is one, and whole",
+        "unusable": f"it cannot be read as a video: {why}",
+        "nonsense": f"it cannot be read as a video: {why}; check that it is one, and whole",
         "timeout": f"{why}; {check_network if remote else 'check the disk or device'}",
         "away": f"it cannot be reached: {why}; {check_network}" if remote else f"it cannot be read: {why}",
         "crashed": f"{why}; it may be damaged: convert it with another program first",

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -59,7 +60,7 @@ def small(image: Image) -> np.ndarray:
     return cv2.resize(image, SIZE_WH, interpolation=cv2.INTER_AREA).astype(int)
 
 
-def open_one(path: Path | str, **settings: object) -> Source:
+def open_one(path: Path | str, **settings: Any) -> Source:
     (source,) = open_sources([str(path)], ProducerSettings(**settings))
     return source
 

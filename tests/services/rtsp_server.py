@@ -23,7 +23,7 @@ def main() -> None:
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
         f'( multifilesrc location="{clip}" loop=true caps="video/x-h264,stream-format=byte-stream,framerate=15/1"'
-        " ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+        " ! h264parse ! video/x-h264,alignment=au ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
     )
     if account:
         _demand_password(server, factory, *account)
