@@ -162,6 +162,9 @@ def _daemon(environment: dict[str, str]) -> Iterator[None]:
     try:
         until(f"answer of the engine ({WORK}/dockerd.log)", ENGINE_PATIENCE_S, lambda: _answers(environment) or None)
         yield
+        # What earlier versions of the images have left would fill the disk in time.
+        run(["docker", "image", "prune", "--force"], environment)
+        run(["docker", "builder", "prune", "--force", "--keep-storage", "4GB"], environment)
     finally:
         process.terminate()
         process.wait(timeout=60)

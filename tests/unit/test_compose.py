@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import re
+import socket
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from ocrstream import config
+from pipeline.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -44,6 +47,7 @@ def variables_of(*sections: type[Any]) -> set[str]:
 
 def test_every_stage_is_a_service_and_runs_its_own_command() -> None:
     assert set(SERVICES) == {*STAGE_SETTINGS, *SERVERS, "kibana-setup"}
+    assert set(STAGE_SETTINGS) <= {command.name for _, commands in COMMANDS for command in commands}
     for name in ("detect", "recognize", "index", "serve"):
         assert SERVICES[name]["command"] == name
 
@@ -154,6 +158,20 @@ def test_the_image_is_built_with_versions_that_the_project_allows() -> None:
     for requirement in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["gpu"]]):
         assert requirement.name.lower() in pinned, f"add {requirement.name} to deploy/constraints.txt"
         assert requirement.specifier.contains(Version(pinned[requirement.name.lower()]))
+
+
+def test_a_stage_is_healthy_while_it_holds_a_connection_to_the_broker() -> None:
+    def is_healthy(servers: str) -> bool:
+        script = ROOT / "deploy" / "ocrstream-connected"
+        return subprocess.run([script, servers], capture_output=True, timeout=30, check=False).returncode == 0
+
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        port = broker.getsockname()[1]
+        assert not is_healthy(f"kafka:{port}")
+        with socket.create_connection(("127.0.0.1", port)), broker.accept()[0]:
+            assert is_healthy(f"kafka:{port}")
+            assert is_healthy(f"other:1,kafka:{port}")
+        assert not is_healthy(f"kafka:{port}")
 
 
 def test_the_image_ends_well_and_runs_as_nobody_special() -> None:
