@@ -36,7 +36,7 @@ _SOUND_IN_MP4 = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
 _BOX_BGR = (127, 4, 240)
 _LABEL_BGR = (30, 26, 22)
 _LABEL_OPACITY = 0.8
-_SMALLEST_LETTERS_PX = 13
+_SMALLEST_LETTERS_PX = 11
 _LARGEST_LETTERS_PX = 34
 
 
@@ -263,7 +263,7 @@ def draw(image: Image, polygon: Polygon, text: str) -> None:
     corners = np.array(polygon, dtype=np.float64).round().astype(np.int32)
     thickness_px = max(round(image.shape[0] / 480), 1)
     cv2.polylines(image, [corners], isClosed=True, color=_BOX_BGR, thickness=thickness_px, lineType=cv2.LINE_AA)
-    letters_px = round(min(max(polygon_size_wh(polygon)[1] * 0.6, _SMALLEST_LETTERS_PX), _LARGEST_LETTERS_PX))
+    letters_px = round(min(max(polygon_size_wh(polygon)[1] * 0.5, _SMALLEST_LETTERS_PX), _LARGEST_LETTERS_PX))
     label = _label(" ".join(text.split())[:120], letters_px)
     x0, y0, _, y1 = bounding_box(polygon)
     top = y0 - label.shape[0] - thickness_px
@@ -273,7 +273,7 @@ def draw(image: Image, polygon: Polygon, text: str) -> None:
 @lru_cache(maxsize=512)
 def _label(text: str, letters_px: int) -> Image:
     """A strip with a text on it, ``(h, w, 3) uint8 BGR``."""
-    font, pad_px = _font(), max(letters_px // 4, 2)
+    font, pad_px = _font(), max(letters_px // 8, 1)
     _, _, width_px, _ = cv2.getTextSize((0, 0), text, (0, 0), font, letters_px)
     strip = np.full((letters_px + 2 * pad_px, max(width_px, 1) + 2 * pad_px, 3), _LABEL_BGR, np.uint8)
     cv2.putText(strip, text, (pad_px, pad_px + round(letters_px * 0.85)), (255, 255, 255), font, letters_px)
