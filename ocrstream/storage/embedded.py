@@ -186,8 +186,8 @@ class EmbeddedStore:
             pass
         if days:
             with self._writing() as connection:
-                # Stepping through the rows is what gives the pages back.
-                connection.execute("PRAGMA incremental_vacuum").fetchall()
+                # Not `execute`: that takes only the first step of this pragma, which gives back a single page.
+                connection.executescript("PRAGMA incremental_vacuum;")
         return len(days)
 
     def _purge(self, end_ns: int) -> bool:
