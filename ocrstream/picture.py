@@ -27,6 +27,10 @@ MAX_PIXELS = 100_000_000
 
 JPEG_QUALITY = 90
 
+_EXIF_ORIENTATION = 0x0112
+_EXIF_FIRST_TURNED = 5
+"""Orientations 5 to 8 are the ones on their side."""
+
 
 class Picture:
     """One image, with its encoded and decoded forms kept as they come up; safe to share between threads."""
@@ -130,7 +134,15 @@ def _header_size_wh(encoded: bytes) -> tuple[int, int]:
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(io.BytesIO(encoded)) as header:
                 width_px, height_px = header.size
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+                if header.getexif().get(_EXIF_ORIENTATION, 1) >= _EXIF_FIRST_TURNED:
+                    # Decoding turns the picture upright, so its sides change places.
+                    width_px, height_px = height_px, width_px
+    except PIL.Image.DecompressionBombError as error:
+        raise MalformedRecordError(
+            f"the image is too large: at most {MAX_SIDE_PX} pixels a side and {MAX_PIXELS // 10**6} megapixels are "
+            "read. Scale it down first."
+        ) from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise MalformedRecordError(f"not an image ({len(encoded)} bytes): {error}") from error
     check_size(width_px, height_px)
     return width_px, height_px
