@@ -633,6 +633,9 @@ class _Cluster:
             **_security(settings),
         }
         self._extra = parse_properties(settings.properties)
+        # A broker that refuses a password hangs up, and kafka-python does not always read why before that.
+        login = "username, password, sasl_mechanism and " if "SASL" in settings.security_protocol else ""
+        self._to_check = f"{login}security_protocol in section [kafka]"
 
     def open(self, client: Any, **configs: Any) -> Any:
         """A client of kafka-python, connected within `CONNECT_TIMEOUT_S`.
@@ -643,16 +646,22 @@ class _Cluster:
             TransportError: no broker answers.
         """
         opened: list[Any] = []
+        failures: list[Exception] = []
 
         def network(**options: Any) -> Any:
             opened.append(KafkaNetClient(**options))
+            _remember_failures(opened[-1], failures)
             return opened[-1]
 
         merged = {**self._common, **configs, **self._extra, "kafka_client": network}
         known = {name: value for name, value in merged.items() if name in client.DEFAULT_CONFIG}
         try:
             with self.translated("connecting"):
-                return _construct(client, known)
+                try:
+                    return _construct(client, known)
+                except kafka_errors.KafkaTimeoutError as error:
+                    refused = [failure for failure in failures if isinstance(failure, REFUSED)]
+                    raise next(iter(refused + failures), error) from error
         except BaseException:
             # kafka-python's constructors leave their network thread behind when they fail.
             for network_client in opened:
@@ -672,8 +681,21 @@ class _Cluster:
         except (kafka_errors.KafkaError, OSError) as error:
             raise TransportError(
                 f"Kafka at {self._servers} cannot be used ({doing}): {_describe(error)}. Check that a broker runs "
-                "at that address, that its advertised.listeners can be reached from here, and security_protocol."
+                f"at that address, that its advertised.listeners can be reached from here, and {self._to_check}."
             ) from error
+
+
+def _remember_failures(network_client: Any, failures: list[Exception]) -> None:
+    """Note why connections fail: kafka-python retries until its time is up, and then says only that it is."""
+    manager = network_client._manager
+    connect = manager.get_connection
+
+    def get_connection(*args: Any, **options: Any) -> Any:
+        connection = connect(*args, **options)
+        connection.init_future.add_errback(failures.append)
+        return connection
+
+    manager.get_connection = get_connection
 
 
 def _construct(client: Any, configs: Mapping[str, Any]) -> Any:
@@ -733,6 +755,14 @@ class _Unconfirmed(threading.local):
         taken = list(self._sent)
         self._sent.clear()
         return taken
+
+
+def _hide_credentials_on_the_wire() -> None:
+    """Keep kafka-python from logging, at level DEBUG, every request it sends: that of SASL PLAIN is the password."""
+    for name in ("kafka.net.connection", "kafka.protocol.parser"):
+        logger = logging.getLogger(name)
+        if logger.level < logging.INFO:
+            logger.setLevel(logging.INFO)
 
 
 class _Password(str):
@@ -818,6 +848,7 @@ def _security(settings: KafkaSettings) -> dict[str, Any]:
     if not settings.sasl_mechanism:
         raise ConfigError(f"security_protocol {protocol} needs sasl_mechanism in section [kafka]")
     configs["sasl_mechanism"] = settings.sasl_mechanism
+    _hide_credentials_on_the_wire()
     if settings.sasl_mechanism == "PLAIN" or settings.sasl_mechanism.startswith("SCRAM"):
         if not settings.username or not settings.password:
             raise ConfigError(
