@@ -7,6 +7,7 @@ are decoded once, in the stage that looks at them.
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import warnings
 from typing import Self
@@ -134,7 +135,10 @@ def _header_size_wh(encoded: bytes) -> tuple[int, int]:
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(io.BytesIO(encoded)) as header:
                 width_px, height_px = header.size
-                if header.getexif().get(_EXIF_ORIENTATION, 1) >= _EXIF_FIRST_TURNED:
+                check_size(width_px, height_px)
+                # Where a PNG holds no note, Pillow would decode all of it to look for one behind the pixels.
+                noted = header.format != "PNG" or "exif" in header.info
+                if noted and header.getexif().get(_EXIF_ORIENTATION, 1) >= _EXIF_FIRST_TURNED:
                     # Decoding turns the picture upright, so its sides change places.
                     width_px, height_px = height_px, width_px
     except PIL.Image.DecompressionBombError as error:
@@ -142,9 +146,8 @@ def _header_size_wh(encoded: bytes) -> tuple[int, int]:
             f"the image is too large: at most {MAX_SIDE_PX} pixels a side and {MAX_PIXELS // 10**6} megapixels are "
             "read. Scale it down first."
         ) from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise MalformedRecordError(f"not an image ({len(encoded)} bytes): {error}") from error
-    check_size(width_px, height_px)
     return width_px, height_px
 
 

@@ -102,9 +102,13 @@ class DemoSource:
     def _recorded(self, after: FrameInfo | None) -> Iterator[int]:
         first = 0
         if after is not None and after.media_time_ms is not None:
-            first = round(after.media_time_ms * self._fps / 1000) + 1
+            last = round(after.media_time_ms * self._fps / 1000)
+            first = last + 1 if after.frame_id == self._recorded_id(last) else 0
         assert self._end is not None
         yield from range(first, self._end)
+
+    def _recorded_id(self, index: int) -> str:
+        return make_frame_id(self.source_id, "demo", self._seed, f"{self._fps:g}", index)
 
     def _frame(self, scene: DemoScene, index: int) -> Frame:
         image = cut_out(scene.render(index), self._view)
@@ -114,7 +118,7 @@ class DemoSource:
             frame_id = make_frame_id(self.source_id, at_ns)
         else:
             at_ns = RECORDED_AT_NS + round(media_ms * 1e6)
-            frame_id = make_frame_id(self.source_id, "demo", self._seed, f"{self._fps:g}", index)
+            frame_id = self._recorded_id(index)
         info = FrameInfo(
             source_id=self.source_id,
             frame_id=frame_id,

@@ -7,6 +7,7 @@ import glob
 import io
 import logging
 import re
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,18 +69,17 @@ class ImageFiles:
 
     def frames(self, stop: threading.Event, after: FrameInfo | None = None) -> Iterator[Frame]:
         """Yield a frame for each image; see `Source.frames`."""
-        for number, path in enumerate(self._paths, start=1):
+        done = self._place_of(after)
+        for number, path in enumerate(self._paths[done:], start=done + 1):
             if stop.is_set():
                 return
             self.progress.position_frames = number
-            if after is not None and after.path is not None and _order(path) <= _order(Path(after.path)):
-                continue
             try:
                 frame = self._read(path)
             except SourceError as error:
                 if len(self._paths) == 1:
                     raise
-                log.warning("%s: skipped: %s", self.source_id, error)
+                log.warning("%s: a damaged image is skipped: %s", self.source_id, error)
                 self.progress.count("skipped")
                 continue
             yield frame
@@ -87,10 +87,23 @@ class ImageFiles:
     def close(self) -> None:
         """There is nothing to let go of."""
 
+    def _place_of(self, after: FrameInfo | None) -> int:
+        """How many images an earlier run has done that ended with this frame; 0 where it is of other images."""
+        if after is None or after.path is None:
+            return 0
+        name = Path(after.path).name
+        for number, path in enumerate(self._paths, start=1):
+            if path.name == name and path.is_file() and self._frame_id(path) == after.frame_id:
+                return number
+        return 0
+
+    def _frame_id(self, path: Path) -> str:
+        return make_frame_id(self.source_id, fingerprint(path), path.relative_to(self._root).as_posix())
+
     def _read(self, path: Path) -> Frame:
         try:
             content = path.read_bytes()
-            identity, modified_ns = fingerprint(path), path.stat().st_mtime_ns
+            frame_id, modified_ns = self._frame_id(path), path.stat().st_mtime_ns
         except OSError as error:
             raise SourceError(f"{path}: it cannot be read: {error.strerror}") from error
         if not content:
@@ -102,7 +115,7 @@ class ImageFiles:
             raise SourceError(f"{path}: {error}") from error
         info = FrameInfo(
             source_id=self.source_id,
-            frame_id=make_frame_id(self.source_id, identity, path.relative_to(self._root).as_posix()),
+            frame_id=frame_id,
             captured_at_ns=max(modified_ns if taken_ns is None else taken_ns, 0),
             width_px=width_px,
             height_px=height_px,
@@ -165,10 +178,11 @@ def _look(content: bytes, view: View, jpeg_quality: int) -> tuple[Picture, int |
     original = Picture.from_encoded(content)
     original.size_wh()
     with PIL.Image.open(io.BytesIO(content)) as header:
-        exif = header.getexif()
+        exif = _exif(header)
         taken_ns = _taken_ns(exif)
         see_through = "transparency" in header.info or header.mode in ("RGBA", "LA", "PA")
-        plain = header.format in ("JPEG", "PNG") and exif.get(_ORIENTATION, 1) == 1 and not see_through
+        # MPO is what Pillow calls the JPEG of a phone that holds a second picture behind the first.
+        plain = header.format in ("JPEG", "MPO", "PNG") and exif.get(_ORIENTATION, 1) == 1 and not see_through
         if see_through:
             array = _on_white(header)
         elif header.format == "GIF":
@@ -180,11 +194,22 @@ def _look(content: bytes, view: View, jpeg_quality: int) -> tuple[Picture, int |
     return Picture.from_array(cut_out(array, view), jpeg_quality), taken_ns
 
 
+def _exif(header: PIL.Image.Image) -> PIL.Image.Exif:
+    """What the camera wrote into the file; nothing where it is damaged, since the picture may be whole."""
+    # Pillow decodes a whole PNG to look for it, and cameras write no PNG.
+    if header.format == "PNG":
+        return PIL.Image.Exif()
+    try:
+        return header.getexif()
+    except (OSError, ValueError, SyntaxError, struct.error):
+        return PIL.Image.Exif()
+
+
 def _on_white(header: PIL.Image.Image) -> Image:
     """A transparent image as it looks on paper: the colour under transparent pixels is often black, like the text."""
     try:
         rgba = PIL.ImageOps.exif_transpose(header).convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise SourceError(f"the image is damaged: {error}") from error
     white = PIL.Image.new("RGBA", rgba.size, "white")
     return np.asarray(PIL.Image.alpha_composite(white, rgba).convert("RGB"))[:, :, ::-1].copy()

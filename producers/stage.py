@@ -99,7 +99,7 @@ class Producer:
             except TransportError as error:
                 stopped = pauses.wait(stop, error)
                 if stopped or self._source.live:
-                    self._count("dropped", 1)
+                    self._give_up(1)
                     return False
             else:
                 return True
@@ -113,7 +113,7 @@ class Producer:
             except TransportError as error:
                 stopped = pauses.wait(stop, error)
                 if stopped or self._source.live:
-                    self._count("dropped", len(self._unconfirmed))
+                    self._give_up(len(self._unconfirmed))
                     self._unconfirmed.clear()
                     break
                 self._unconfirmed = [frame for frame in self._unconfirmed if self._hand_over(frame, stop)]
@@ -141,6 +141,11 @@ class Producer:
         except TransportError as error:
             # Frames that are sent again have the same identity: this costs time at the next start, nothing else.
             log.warning("%s: its position could not be kept: %s", self._source.source_id, error)
+
+    def _give_up(self, amount: int) -> None:
+        # A file's frames are only put off: the next run goes on behind the last one that was confirmed.
+        if self._source.live:
+            self._count("dropped", amount)
 
     def _count(self, event: Event, amount: int) -> None:
         self._metrics.add(f"producer.{event}", amount, source_id=self._source.source_id)

@@ -95,9 +95,7 @@ class VideoFile:
 
     def frames(self, stop: threading.Event, after: FrameInfo | None = None) -> Iterator[Frame]:
         """Yield frames to the end; see `Source.frames`."""
-        behind_ms = None
-        if after is not None and after.segment == self.segment and after.media_time_ms is not None:
-            behind_ms = after.media_time_ms
+        behind_ms = self._place_of(after)
         restarts = 0
         try:
             while not stop.is_set():
@@ -158,11 +156,20 @@ class VideoFile:
         finally:
             self.close()
 
+    def _place_of(self, after: FrameInfo | None) -> float | None:
+        """Where in this file a frame of an earlier run is; None where it is another segment's or another file's."""
+        if after is None or after.media_time_ms is None or after.segment != self.segment:
+            return None
+        return after.media_time_ms if after.frame_id == self._frame_id(after.media_time_ms) else None
+
+    def _frame_id(self, media_ms: float) -> str:
+        return make_frame_id(self.source_id, self._origin.fingerprint, f"{media_ms:.3f}")
+
     def _frame(self, arrival: Arrival) -> Frame:
         width_px, height_px = arrival.picture.size_wh()
         info = FrameInfo(
             source_id=self.source_id,
-            frame_id=make_frame_id(self.source_id, self._origin.fingerprint, f"{arrival.media_ms:.3f}"),
+            frame_id=self._frame_id(arrival.media_ms),
             captured_at_ns=self._origin.recorded_at_ns(self._opened) + round(arrival.media_ms * 1e6),
             width_px=width_px,
             height_px=height_px,

@@ -126,6 +126,11 @@ def test_a_file_goes_on_behind_any_frame(clips: Path, suffix: str, settings: dic
         assert [frame.info for frame in rest] == frames[index + 1 :]
 
 
+def test_a_frame_of_another_file_of_that_name_is_not_gone_on_behind(clips: Path) -> None:
+    frames = read(open_one(clips / "clip.mp4"))
+    assert len(read(open_one(clips / "clip.mkv"), after=frames[16].info)) == len(frames)
+
+
 def test_the_frames_behind_are_the_right_pictures(clips: Path, scene: DemoScene) -> None:
     frames = read(open_one(clips / "clip.mp4"))
     rest = read(open_one(clips / "clip.mp4"), after=frames[16].info)

@@ -97,6 +97,7 @@ def test_a_recording_gives_the_same_frames_in_every_run() -> None:
 def test_a_recording_goes_on_behind_a_frame() -> None:
     frames = [frame.info for frame in read(recording("seconds=0.3"))]
     assert [frame.info for frame in read(recording("seconds=0.3"), after=frames[4])] == frames[5:]
+    assert len(read(recording("seconds=0.3&seed=2"), after=frames[4])) == 9
 
 
 def test_a_recording_shows_what_the_scene_shows() -> None:
