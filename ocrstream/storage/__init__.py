@@ -110,11 +110,15 @@ class DocumentStore(Protocol):
         """Frames whose lines together hold what is asked for, best first (or newest first).
 
         Raises:
+            QueryError: the page lies beyond what the store pages through (Elasticsearch: 10,000 hits).
             StoreError: the server is away.
         """
 
     def scan(self, where: Filter) -> Iterator[Texts]:
-        """Every frame of a filter, by source and capture time (without appearances)."""
+        """Every frame of a filter, by source and capture time (without appearances).
+
+        Frames come whole: with a confidence asked for, those that have such a line, with all their lines.
+        """
 
     def appearances(self, where: Filter) -> Iterator[Appearance]:
         """Every appearance of a filter that overlaps its time, by source and first sighting."""
@@ -123,7 +127,10 @@ class DocumentStore(Protocol):
         """One frame."""
 
     def last_frame(self, source_id: str, segment: int | None = None) -> Texts | None:
-        """The last frame by place (media time, else capture time) of a source, where a file resumes."""
+        """The last frame by place (media time, else capture time) of a source, where a file resumes.
+
+        Of this segment; without one, of the frames that belong to no segment.
+        """
 
     def sources(self) -> list[SourceSummary]:
         """Every source there is, by name."""

@@ -7,11 +7,11 @@ import itertools
 import json
 import random
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -503,13 +503,20 @@ def _client(settings: ElasticsearchSettings) -> tuple[str, elasticsearch.Elastic
     elif settings.username or address.username:
         user = settings.username or unquote(address.username or "")
         options["basic_auth"] = user, settings.password or unquote(address.password or "")
-    if settings.ca_file:
-        if not Path(settings.ca_file).is_file():
-            raise ConfigError(f"elasticsearch.ca_file: there is no file {settings.ca_file}")
-        options["ca_certs"] = settings.ca_file
+    if settings.ca_file and address.scheme == "https":
+        options["ssl_context"] = _trusting(settings.ca_file)
     # Trying again is this module's business: it knows which requests may be repeated, and says what happened.
     client = elasticsearch.Elasticsearch(shown, request_timeout=settings.timeout_s, max_retries=0, **options)
     return shown, client
+
+
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"elasticsearch.ca_file: there is no file {ca_file}") from error
+    except OSError as error:
+        raise ConfigError(f"elasticsearch.ca_file: {ca_file} holds no certificate (PEM): {error}") from error
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:
@@ -572,8 +579,8 @@ def _reason_of(body: Any) -> str:
     if not isinstance(error, Mapping):
         return str(error or "no reason given")[:300]
     cause = error.get("caused_by")
-    reasons = [str(error.get("reason")), *([str(cause.get("reason"))] if isinstance(cause, Mapping) else [])]
-    return ": ".join(reasons)[:300]
+    reasons = [error.get("reason"), *([cause.get("reason")] if isinstance(cause, Mapping) else [])]
+    return ": ".join(str(reason)[:200] for reason in reasons)
 
 
 def _short(error: elasticsearch.TransportError) -> str:
