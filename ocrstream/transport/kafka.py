@@ -132,8 +132,10 @@ class KafkaTransport:
             PoisonError: it cannot be made to fit.
             DeploymentError: the broker refuses this client.
         """
-        record = message if isinstance(message, RawRecord) else self._fitting_record(topic, message)
-        size = _size_of(record)
+        if isinstance(message, RawRecord):
+            record, size = message, _size_of(message)
+        else:
+            record, size = self._fitting_record(topic, message)
         producer = self._producer_now()
         if not self._under_way.enter(size, DELIVERY_TIMEOUT_S):
             raise TransportError(f"Kafka at {self._settings.servers} has confirmed nothing for {DELIVERY_TIMEOUT_S} s")
@@ -369,17 +371,18 @@ class KafkaTransport:
     def _limit_of(self, topic: str) -> int:
         return self._max_bytes + (DEAD_LETTER_ROOM_BYTES if topic == DEAD_LETTERS else 0)
 
-    def _fitting_record(self, topic: str, message: Message) -> RawRecord:
+    def _fitting_record(self, topic: str, message: Message) -> tuple[RawRecord, int]:
+        """The record of a message, shrunk where it has to be, and its size."""
         record, limit = encode(message), self._limit_of(topic)
         first_size = size = _size_of(record)
         if size <= limit:
-            return record
+            return record, size
         for smaller in smaller_versions(message):
             record = encode(smaller)
             size = _size_of(record)
             if size <= limit:
                 self._tell_shrunk(topic, message, first_size, size)
-                return record
+                return record, size
         raise PoisonError(
             f"a record of {first_size} bytes for {topic} cannot be made to fit into {limit} bytes; raise "
             "max_message_mb in section [kafka], and max.message.bytes of the topics with it"
@@ -711,13 +714,16 @@ class _UnderWay:
 
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _bytes: int = 0
+    _waiting: int = 0
 
     def enter(self, size: int, timeout_s: float) -> bool:
         """Wait for room; False when there was none in time."""
         with self._changed:
+            self._waiting += 1
             room = self._changed.wait_for(
-                lambda: self._bytes == 0 or self._bytes + size <= MAX_BYTES_UNDER_WAY, timeout_s
+                lambda: not self._bytes or self._bytes + size <= MAX_BYTES_UNDER_WAY, timeout_s
             )
+            self._waiting -= 1
             if room:
                 self._bytes += size
             return room
@@ -726,7 +732,8 @@ class _UnderWay:
         """Give room back."""
         with self._changed:
             self._bytes -= size
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
