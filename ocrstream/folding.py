@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FOLDING_VERSION = 1
 """Changes whenever the same text would give other tokens: what a store has folded before must then be folded again."""
@@ -42,8 +42,7 @@ _SPACELESS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One searchable piece of a text.
 
     Attributes:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rapidfuzz.distance import OSA
 
@@ -278,8 +279,7 @@ def _widened(node: Node) -> Node:
             return node
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
+class _Placed(NamedTuple):
     """A token and the line it is on; the token is None where a line does not count, and nothing runs over it."""
 
     line: int
