@@ -154,7 +154,7 @@ def _daemon(environment: dict[str, str]) -> Iterator[None]:
     """A Docker engine of our own, beside any other: its data, its socket and its log are in `WORK`."""
     say("starting a Docker engine")
     open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 65536)
-    command = ["dockerd", "--data-root", f"{WORK}/docker", "--exec-root", f"{WORK}/exec"]
+    command = ["dockerd", "--data-root", f"{WORK}/docker", "--exec-root", f"/run/{PROJECT}"]
     command += ["--pidfile", f"{WORK}/dockerd.pid", "--host", environment["DOCKER_HOST"]]
     command += ["--default-ulimit", f"nofile={open_files}:{open_files}"]
     with (WORK / "dockerd.log").open("wb") as log:
