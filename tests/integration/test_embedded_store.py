@@ -54,6 +54,21 @@ with closing(EmbeddedStore({str(tmp_path)!r})) as store:
     assert len(found(store)) == 41
 
 
+def test_another_process_that_comes_and_goes_leaves_the_log_to_this_one(store: EmbeddedStore, tmp_path: Path) -> None:
+    store.check()
+    store.write([frame("f1")])
+    program = f"""
+from tests.integration.test_embedded_store import *
+with closing(EmbeddedStore({str(tmp_path)!r})) as store:
+    store.check()
+    assert found(store) == ["f1"]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / f"{FILE_NAME}-wal").exists()
+    store.write([frame("f2")])
+    assert found(store) == ["f1", "f2"]
+
+
 def test_threads_share_a_store(store: EmbeddedStore) -> None:
     def work(name: str) -> None:
         for n in range(10):
