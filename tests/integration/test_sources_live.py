@@ -10,7 +10,8 @@ import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,8 +20,8 @@ import pytest
 
 from ocrstream.config import ProducerSettings
 from ocrstream.errors import SourceError
-from ocrstream.messages import Frame
-from producers.demo import DemoScene
+from ocrstream.messages import Frame, FrameInfo
+from producers.demo import DemoScene, write_clip
 from producers.sources import Source, open_sources
 from tests.services import free_port
 from tests.services.rtsp import FPS, SIZE_WH, RtspCamera
@@ -280,6 +281,60 @@ def test_a_web_page_is_no_camera() -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def serving_folder(folder: Path) -> Iterator[str]:
+    class Files(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: object) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def read_all(url: str, after: FrameInfo | None = None) -> list[FrameInfo]:
+    (source,) = open_sources([f"clip={url}"], ProducerSettings())
+    assert not source.live
+    assert source.total_ms == pytest.approx(2000, abs=150)
+    try:
+        return [frame.info for frame in source.frames(threading.Event(), after)]
+    finally:
+        source.close()
+
+
+def test_a_recording_on_a_web_server_is_read_like_a_file(tmp_path: Path) -> None:
+    # This server cannot seek, so going on behind a frame means reading up to it.
+    write_clip(tmp_path / "clip.mkv", 2, fps=FPS, size_wh=SIZE_WH)
+    with serving_folder(tmp_path) as address:
+        infos = read_all(f"{address}/clip.mkv")
+        assert [info.media_time_ms for info in infos] == pytest.approx([i * 1000 / FPS for i in range(30)], abs=1)
+        assert read_all(f"{address}/clip.mkv", after=infos[9]) == infos[10:]
+
+
+def test_an_hls_recording_is_read_like_a_file(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.m3u8", 2, fps=FPS, size_wh=SIZE_WH)
+    with serving_folder(tmp_path) as address:
+        infos = read_all(f"{address}/clip.m3u8")
+    assert [info.media_time_ms for info in infos] == pytest.approx([i * 1000 / FPS for i in range(30)], abs=0.1)
+
+
+def test_an_hls_playlist_without_an_end_is_live(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.m3u8", 2, fps=FPS, size_wh=SIZE_WH)
+    playlist = (tmp_path / "clip.m3u8").read_text()
+    (tmp_path / "clip.m3u8").write_text(playlist.replace("#EXT-X-ENDLIST", ""))
+    with serving_folder(tmp_path) as address, watching(f"{address}/clip.m3u8") as watcher:
+        assert watcher.source.live
+        assert watcher.take(1)[0].info.width_px == SIZE_WH[0]
 
 
 def test_a_host_that_does_not_exist_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
