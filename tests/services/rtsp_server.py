@@ -31,7 +31,7 @@ def main() -> None:
     if server.attach(None) == 0:
         sys.exit(f"port {port} is taken")
     loop = GLib.MainLoop()
-    GLib.io_add_watch(0, GLib.IO_HUP, loop.quit)
+    GLib.io_add_watch(0, GLib.PRIORITY_DEFAULT, GLib.IO_HUP, lambda *_: loop.quit())
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     loop.run()
