@@ -18,7 +18,7 @@ from ocrstream.config import (
     add_flags,
 )
 from ocrstream.metrics import Metrics
-from ocrstream.process import Command, kafka_transport, run_as_program, stop_on_signals, wait_until_usable
+from ocrstream.process import Command, kafka_transport, log_counts, run_as_program, stop_on_signals, wait_until_usable
 from ocrstream.storage.elastic import ElasticStore
 
 log = logging.getLogger("indexer")
@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             log.info("ready")
             try:
                 runner.run(stop)
+                log_counts(metrics)
             finally:
                 stop.set()
                 retention.join()

@@ -4,9 +4,11 @@
 exit code meaning
 ========= =====================================================================
 0         done, or stopped on request after finishing what was in hand
-1         something went wrong on the way; what was accepted is not lost
+1         something went wrong on the way, and what was accepted is not lost;
+          or there is nothing: no hit, no frame to replay; or a check failed
 2         what was asked cannot be done; the message says what to do
 3         a server or the disk could not be reached or used; may work later
+130       interrupted a second time, before the end
 ========= =====================================================================
 """
 
@@ -163,5 +165,11 @@ def run_stage(configuration: Configuration, build: Callable[[Transport, Metrics]
         runner = build(transport, metrics)
         log.info("ready")
         runner.run(stop)
-        log.info("stopped: %s", ", ".join(f"{name} {count}" for name, count in sorted(metrics.counts().items())))
+        log_counts(metrics)
     return 0
+
+
+def log_counts(metrics: Metrics) -> None:
+    """Say at the end what a process has done."""
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(metrics.counts().items()) if count)
+    log.info("stopped: %s", counts or "nothing was done")

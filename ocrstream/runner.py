@@ -78,7 +78,7 @@ class Flow:
     """Where a stage stands in the stream, and how it takes its records.
 
     Attributes:
-        takes: topics in; the first is preferred.
+        takes: topics in.
         gives: topic out; None for the last stage.
         group: consumer group.
         batch: messages handled together at most.

@@ -28,7 +28,7 @@ from search.pictures import StoredPictures
 from search.showing import Card, fold, format_media_time, hit_json
 
 
-def add_filter(parser: argparse.ArgumentParser, *, with_source: bool = True) -> None:
+def add_filter(parser: argparse.ArgumentParser, *, with_source: bool = True, with_confidence: bool = True) -> None:
     """The flags that say which frames are meant."""
     if with_source:
         parser.add_argument(
@@ -36,9 +36,10 @@ def add_filter(parser: argparse.ArgumentParser, *, with_source: bool = True) -> 
         )
     parser.add_argument("--since", metavar="TIME", help="from then on: 2026-11-22T21:30, or how long ago: 15m, 1h, 7d")
     parser.add_argument("--until", metavar="TIME", help="before then")
-    parser.add_argument(
-        "--min-confidence", type=_share, default=0.0, metavar="SHARE", help="only lines read this surely, 0 to 1"
-    )
+    if with_confidence:
+        parser.add_argument(
+            "--min-confidence", type=_share, default=0.0, metavar="SHARE", help="only lines read this surely, 0 to 1"
+        )
 
 
 def filter_of(arguments: argparse.Namespace) -> Filter:
@@ -51,7 +52,9 @@ def filter_of(arguments: argparse.Namespace) -> Filter:
     since_ns, until_ns = (
         None if text is None else parse_time(text, now_ns) for text in (arguments.since, arguments.until)
     )
-    return Filter(tuple(getattr(arguments, "source", ())), since_ns, until_ns, arguments.min_confidence)
+    return Filter(
+        tuple(getattr(arguments, "source", ())), since_ns, until_ns, getattr(arguments, "min_confidence", 0.0)
+    )
 
 
 def _share(text: str) -> float:

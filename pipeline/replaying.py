@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    add_filter(parser)
+    add_filter(parser, with_confidence=False)
     add_flags(parser, KafkaSettings, DataSettings, DetectorSettings, RecognizerSettings)
 
 

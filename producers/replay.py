@@ -11,13 +11,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ocrstream.storage.frames import FrameStore
-
 from ocrstream.errors import MalformedRecordError
 from ocrstream.messages import FRAMES, REPLAY, Frame
 from ocrstream.metrics import Metrics
 from ocrstream.picture import Picture
 from ocrstream.storage import DocumentStore, Filter
+from ocrstream.storage.frames import FrameStore
 from ocrstream.transport import Transport
 
 log = logging.getLogger(__name__)

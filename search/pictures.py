@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ocrstream.storage.frames import FrameStore
-
 from ocrstream.messages import Frame, FrameInfo
+from ocrstream.storage.frames import FrameStore
 from ocrstream.transport import Transport
 
 

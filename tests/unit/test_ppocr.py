@@ -1,5 +1,6 @@
 """The engine ppocr reads rendered words, where they are and whatever is read beside them."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -237,3 +238,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineError, match=r"needs the package rapidocr; install it again with: pip"):
         PpocrRecognizer(EngineOptions())
+
+
+def test_nobody_is_told_how_it_is_used() -> None:
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

@@ -11,11 +11,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
 from ocrstream.models import EngineOptions
+
+# ONNX Runtime would tell its maker how it is used, and decides that when it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
+
+onnxruntime.disable_telemetry_events()
 
 Tensor = NDArray[np.float32]
 
