@@ -53,7 +53,7 @@ from ocrstream.messages import (
 )
 from ocrstream.metrics import Metrics
 from ocrstream.transport import Delivery, Position
-from ocrstream.transport.shrinking import smaller_versions
+from ocrstream.transport.kafka.shrinking import smaller_versions
 
 log = logging.getLogger(__name__)
 
