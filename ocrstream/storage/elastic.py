@@ -20,7 +20,7 @@ import elasticsearch
 
 from ocrstream.config import ElasticsearchSettings
 from ocrstream.errors import BackpressureError, ConfigError, DeploymentError, QueryError, StoreError
-from ocrstream.messages import Appearance, Texts
+from ocrstream.messages import FIRST_READING, Appearance, Texts
 from ocrstream.query import Query
 from ocrstream.storage import (
     COUNT_LIMIT,
@@ -259,6 +259,7 @@ class ElasticStore:
         readings, versions = self._stored(batch.values())
         plan = _Plan()
         winners: dict[str, int] = {}
+        superseded: dict[str, tuple[int, int]] = {}
         for index, texts in batch.items():
             info = texts.info
             frame_id, generation = storable(info.frame_id), info.generation
@@ -270,13 +271,16 @@ class ElasticStore:
                 plan.regions += self._deletions(index, texts, mine, there)
             elif generation > there.generation:
                 plan.regions += self._deletions(index, texts, there, mine)
+                if there.generation >= FIRST_READING:
+                    superseded[frame_id] = index, generation
                 readings[frame_id] = mine
                 if frame_id in winners:
                     plan.outdated.add(winners[frame_id])
                 winners[frame_id] = index
         for index in winners.values():
             self._plan_frame(plan, index, batch[index])
-        self._plan_appearances(plan, batch, versions)
+        plan.appearances += self._superseded_appearances(superseded)
+        self._plan_appearances(plan, batch, readings, versions)
         return plan
 
     def _deletions(self, index: int, texts: Texts, old: _Reading, new: _Reading) -> list[tuple[int, _Action]]:
@@ -287,6 +291,21 @@ class ElasticStore:
             (index, _Action(name, layout.region_id(storable(info.frame_id), number), new.generation, None))
             for number in sorted(old.line_numbers - new.line_numbers)
         ]
+
+    def _superseded_appearances(self, frames: Mapping[str, tuple[int, int]]) -> list[tuple[int, _Action]]:
+        """Delete what earlier generations said over time where its best frame has a new reading.
+
+        Args:
+            frames: frame id -> index in the batch and generation of the new reading.
+        """
+        query = {"terms": {"best_frame_id": list(frames)}}
+        deletions = []
+        for hit in self._walk(layout.APPEARANCES, query, ["source_id", "first_at", "track_id"]) if frames else ():
+            index, generation = frames[hit["_source"]["best_frame_id"]]
+            if hit["_source"]["generation"] < generation:
+                version = layout.lowest_appearance_version(generation)
+                deletions.append((index, _Action(hit["_index"], hit["_id"], version, None)))
+        return deletions
 
     def _plan_frame(self, plan: _Plan, index: int, texts: Texts) -> None:
         info = texts.info
@@ -299,11 +318,20 @@ class ElasticStore:
         name = layout.index_name(self._prefix, layout.FRAMES, info.captured_at_ns)
         plan.frames.append((index, _Action(name, frame_id, version, layout.frame_document(texts))))
 
-    def _plan_appearances(self, plan: _Plan, batch: Mapping[int, Texts], versions: dict[str, tuple[int, int]]) -> None:
+    def _plan_appearances(
+        self,
+        plan: _Plan,
+        batch: Mapping[int, Texts],
+        readings: Mapping[str, _Reading],
+        versions: dict[str, tuple[int, int]],
+    ) -> None:
         newest: dict[str, tuple[int, Appearance]] = {}
         for index, texts in batch.items():
             for appearance in texts.appearances:
                 track_id = storable(appearance.track_id)
+                best = readings.get(storable(appearance.best_frame_id))
+                if best is not None and best.generation > appearance.generation:
+                    continue
                 if appearance.version >= versions.get(track_id, (0, 0)):
                     versions[track_id] = appearance.version
                     newest[track_id] = index, appearance
@@ -323,6 +351,9 @@ class ElasticStore:
             for appearance in texts.appearances:
                 name = layout.index_name(self._prefix, layout.APPEARANCES, appearance.first_at_ns)
                 wanted[name, storable(appearance.track_id)] = ["generation", "last_at"]
+                for at_ns in (appearance.first_at_ns, appearance.last_at_ns):
+                    name = layout.index_name(self._prefix, layout.FRAMES, at_ns)
+                    wanted[name, storable(appearance.best_frame_id)] = ["generation", "lines.line_number"]
         docs = [{"_index": name, "_id": id, "_source": fields} for (name, id), fields in wanted.items()]
         readings: dict[str, _Reading] = {}
         versions: dict[str, tuple[int, int]] = {}

@@ -271,11 +271,15 @@ def appearance_version(appearance: Appearance) -> int:
     keeps 32 bits as seconds since 1970. What falls into the same second is told apart by reading the stored version
     before writing, so that only two writers within one second could get in each other's way.
     """
-    generation = appearance.generation
+    last_at_s = appearance.last_at_ns // 10**9
+    return lowest_appearance_version(appearance.generation) | min(max(last_at_s, 0), 2**32 - 1)
+
+
+def lowest_appearance_version(generation: int) -> int:
+    """What every `appearance_version` of this generation is at least, and every one of an earlier generation below."""
     if generation >= 1000:
         generation = 1000 + max(0, generation // 1000 - 1_483_228_800)
-    last_at_s = appearance.last_at_ns // 10**9
-    return min(generation, 2**31 - 1) << 32 | min(max(last_at_s, 0), 2**32 - 1)
+    return min(generation, 2**31 - 1) << 32
 
 
 def frame_filter(where: Filter) -> list[dict[str, Any]]:

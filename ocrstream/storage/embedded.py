@@ -375,6 +375,10 @@ def _write_frame(connection: sqlite3.Connection, texts: Texts, row: int | None) 
         connection.execute("DELETE FROM frames WHERE id = ?", (row,))
         connection.execute("DELETE FROM regions WHERE frame = ?", (row,))
         connection.execute("DELETE FROM search WHERE rowid = ?", (row,))
+        connection.execute(
+            "DELETE FROM appearances WHERE best_frame_id = ? AND generation < ?",
+            (storable(texts.info.frame_id), texts.info.generation),
+        )
     inserted = connection.execute(
         f"INSERT INTO frames (id, {FRAME_COLUMNS}) VALUES ({', '.join('?' * 21)})",  # noqa: S608 marks
         (row, *frame_row(texts)),

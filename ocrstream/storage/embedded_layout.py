@@ -78,6 +78,7 @@ CREATE TABLE appearances (
 ) STRICT;
 CREATE INDEX appearances_by_source ON appearances (source_id, first_at_ns);
 CREATE INDEX appearances_by_time ON appearances (first_at_ns);
+CREATE INDEX appearances_by_best_frame ON appearances (best_frame_id);
 CREATE TABLE folding (version INTEGER NOT NULL) STRICT;
 CREATE VIRTUAL TABLE search USING fts5 (folded, exact, tokenize = "ascii tokenchars '|'");
 CREATE VIRTUAL TABLE words USING fts5vocab (search, col);
@@ -94,7 +95,8 @@ APPEARANCE_COLUMNS = (
     "path, closed, generation"
 )
 WRITE_APPEARANCE = f"""
-INSERT INTO appearances ({APPEARANCE_COLUMNS}) VALUES ({", ".join("?" * 13)})
+INSERT INTO appearances ({APPEARANCE_COLUMNS}) SELECT {", ".join(f"?{n}" for n in range(1, 14))}
+WHERE NOT EXISTS (SELECT 1 FROM frames WHERE frame_id = ?9 AND generation > ?13)
 ON CONFLICT (track_id) DO UPDATE SET
     source_id = excluded.source_id, text = excluded.text, confidence = excluded.confidence,
     first_at_ns = excluded.first_at_ns, last_at_ns = excluded.last_at_ns,

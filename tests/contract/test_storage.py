@@ -597,11 +597,13 @@ def test_a_higher_generation_of_an_appearance_wins_over_later_sightings(case: Ca
     assert list(case.store.appearances(Filter())) == [newer]
 
 
-def test_appearances_are_written_also_where_the_frame_is_old_news(case: Case) -> None:
-    case.write(frame("f1", generation=5))
-    case.write(with_appearances(frame("f1", generation=5), appearance("t1")))
-    case.write(with_appearances(frame("f1"), appearance("t2")))
-    assert [a.track_id for a in case.store.appearances(Filter())] == ["t1", "t2"]
+def test_an_appearance_goes_with_its_best_frame_when_a_new_reading_supersedes_that(case: Case) -> None:
+    case.write(with_appearances(frame("f1"), appearance("t1"), appearance("t2", best_frame_id="f2")), frame("f2"))
+    case.write(with_appearances(frame("f1", generation=5), appearance("t3", generation=5)))
+    assert [a.track_id for a in case.store.appearances(Filter())] == ["t2", "t3"]
+    # What the earlier reading still has to say of that frame comes too late.
+    case.write(with_appearances(frame("f3"), appearance("t1", last_s=9), appearance("t4", best_frame_id="f3")))
+    assert [a.track_id for a in case.store.appearances(Filter())] == ["t2", "t3", "t4"]
 
 
 def test_appearances_are_filtered_by_overlap(case: Case) -> None:
