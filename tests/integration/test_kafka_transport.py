@@ -35,7 +35,7 @@ from ocrstream.messages import (
 from ocrstream.metrics import Metrics
 from ocrstream.picture import Picture
 from ocrstream.transport import Consumer, Delivery
-from ocrstream.transport.kafka import KafkaTransport
+from ocrstream.transport.kafka import KafkaTransport, producing
 from tests.services import free_port
 from tests.services.kafka import ADDRESS_VARIABLE, KafkaServer, require_broker_files
 
@@ -80,14 +80,14 @@ def take(consumer: Consumer, count: int) -> list[Delivery]:
 def topic_configs(transport: KafkaTransport, topic: str) -> dict[str, str]:
     from kafka.admin import ConfigResource, ConfigResourceType
 
-    name = transport._wire(topic)
+    name = transport._topics.wire(topic)
     resource = ConfigResource(ConfigResourceType.TOPIC, name)
     described = transport._admin_now().describe_configs([resource], config_filter="all")["topic"][name]
     return {key: value["value"] for key, value in described.items()}
 
 
 def test_check_creates_the_topics_as_configured(transport: KafkaTransport, settings: KafkaSettings) -> None:
-    described = transport._admin_now().describe_topics([transport._wire(topic) for topic in TOPICS])
+    described = transport._admin_now().describe_topics([transport._topics.wire(topic) for topic in TOPICS])
     assert {topic["name"]: len(topic["partitions"]) for topic in described} == {
         f"{settings.topic_prefix}{topic}": 2 for topic in TOPICS
     }
@@ -151,7 +151,7 @@ def test_an_oversized_frame_is_shrunk_counted_and_told_once(
     transport: KafkaTransport, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     consumer = transport.consumer([FRAMES], "g")
-    with caplog.at_level(logging.WARNING, "ocrstream.transport.kafka"):
+    with caplog.at_level(logging.WARNING, producing.log.name):
         for _ in range(2):
             transport.publish(FRAMES, Frame(INFO, noise(640, 360)))
     transport.flush()
@@ -163,7 +163,7 @@ def test_an_oversized_frame_is_shrunk_counted_and_told_once(
         width_px, height_px = frame.picture.size_wh()
         assert width_px / height_px == pytest.approx(640 / 360, rel=0.02)
     assert metrics.count("transport.shrunk", source_id="cam") == 2
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "ocrstream.transport.kafka"]
+    (told,) = [record.getMessage() for record in caplog.records if record.name == producing.log.name]
     assert told.startswith("cam: a record for ocr.frames has ")
     assert "max_message_mb" in told
 
@@ -220,8 +220,8 @@ def test_an_old_film_is_still_there_after_a_retention_check(settings: KafkaSetti
     years_ago_ns = time.time_ns() - 3 * 365 * 86_400 * 10**9
     transport.publish(FRAMES, Frame(replace(INFO, captured_at_ns=years_ago_ns, live=False), noise(16, 16)))
     # A record that goes out under its capture time is what gets lost: it tells when the check has run.
-    doomed = transport._wire(CROPS)
-    transport._producer_now().send(doomed, key=b"k", value=b"v", timestamp_ms=years_ago_ns // 10**6).get(10)
+    doomed = transport._topics.wire(CROPS)
+    transport._sender._producer_now().send(doomed, key=b"k", value=b"v", timestamp_ms=years_ago_ns // 10**6).get(10)
     transport.flush()
     wait_until_emptied(transport, doomed)
     (found,) = transport.read(FRAMES, years_ago_ns, years_ago_ns + 1)
@@ -233,7 +233,7 @@ def wait_until_emptied(transport: KafkaTransport, wire: str) -> None:
     from kafka import TopicPartition
 
     place = TopicPartition(wire, 0)
-    client, pause = transport._fetcher_now(), threading.Event()
+    client, pause = transport._reader._fetcher_now(), threading.Event()
     deadline = time.monotonic() + PATIENCE_S
     while client.beginning_offsets([place])[place] == 0:
         assert time.monotonic() < deadline, "the broker never ran its retention check"
@@ -250,7 +250,7 @@ def test_progress_is_found_by_another_process_start(settings: KafkaSettings, tra
 
 
 def test_nobody_at_the_address_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocrstream.transport.kafka.CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("ocrstream.transport.kafka.connection.CONNECT_TIMEOUT_S", 0.5)
     address = f"127.0.0.1:{free_port()}"
     transport = KafkaTransport(KafkaSettings(servers=address))
     with pytest.raises(TransportError, match=f"Kafka at {address} cannot be used .*Check that a broker runs"):
@@ -267,7 +267,8 @@ def test_a_topic_that_is_not_there_is_told(settings: KafkaSettings) -> None:
 
 
 def test_a_broker_goes_away_and_comes_back(kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocrstream.transport.kafka.REQUEST_TIMEOUT_S", 3.0)
+    for room in ("connection", "consuming"):
+        monkeypatch.setattr(f"ocrstream.transport.kafka.{room}.REQUEST_TIMEOUT_S", 3.0)
     kafka_server.start()
     transport = KafkaTransport(KafkaSettings(servers=kafka_server.servers, partitions=1))
     transport.check()
@@ -326,7 +327,7 @@ def test_a_password_opens_the_door_and_a_wrong_one_is_told(
             transport.flush()
             assert [delivery.raw().value for delivery in transport.read(FRAMES, None, None)] == [b"v"]
             transport.close()
-            monkeypatch.setattr("ocrstream.transport.kafka.CONNECT_TIMEOUT_S", 6.0)
+            monkeypatch.setattr("ocrstream.transport.kafka.connection.CONNECT_TIMEOUT_S", 6.0)
             wrong = KafkaTransport(replace(right, password="open-barley"))
             # Nearly always a DeploymentError; the broker's answer is lost where it hangs up too quickly.
             with pytest.raises((DeploymentError, TransportError), match=r"Check .*username, password, sasl_mechanism"):

@@ -7,11 +7,12 @@ import pytest
 
 from ocrstream.config import KafkaSettings
 from ocrstream.errors import ConfigError, DeploymentError
-from ocrstream.transport.kafka import KafkaTransport, parse_properties
+from ocrstream.transport.kafka import KafkaTransport
+from ocrstream.transport.kafka.connection import Cluster, parse_properties
 
 
 def connection(**settings: Any) -> dict[str, Any]:
-    return KafkaTransport(KafkaSettings(servers="a:9092, b:9093", **settings))._cluster._common
+    return Cluster(KafkaSettings(servers="a:9092, b:9093", **settings))._common
 
 
 def test_several_servers() -> None:
