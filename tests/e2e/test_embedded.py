@@ -1,7 +1,9 @@
 """The main job in one process, as a user runs it: a source in, a search over its frames out."""
 
 import signal
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from ocrstream_test_engines import make_picture
 from ocrstream.picture import Image
 from tests.e2e.commands import json_lines, ocrstream, running, until
 from tests.e2e.videos import write_video
+from tests.services.rtsp import RtspCamera
 
 ENGINES = ("--detector", "blocks", "--recognizer", "plain")
 
@@ -60,6 +63,31 @@ def test_a_live_source_is_searchable_while_it_runs_and_ctrl_c_ends_cleanly(tmp_p
         until(found, "a frame of the running camera")
         said = run.end(signal.SIGINT)
     assert "finishing what was taken in" in said
+    assert "Traceback" not in said
+
+
+def test_a_camera_that_goes_off_and_on_again_is_read_on(
+    tmp_path: Path, make_rtsp_camera: Callable[..., RtspCamera]
+) -> None:
+    clip, data = tmp_path / "clip.h264", tmp_path / "data"
+    # As an IP camera sends it: no frames out of order, and none in several slices.
+    options = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "sliced-threads=0"}
+    write_video(clip, pictures(60), fps=15, codec="libx264", options=options)
+    camera = make_rtsp_camera(clip=clip)
+    with running("run", f"hall={camera.url}", "--no-serve", "--data", data, *ENGINES) as run:
+
+        def shown_since(at_ns: int) -> bool:
+            asked = ("search", "gate", "--newest", "--limit", "1", "--json", "--data", data)
+            hits = json_lines(ocrstream(*asked, expect=None).stdout)
+            return bool(hits) and hits[0]["captured_at_ns"] > at_ns
+
+        until(lambda: shown_since(0), "a frame of the camera")
+        camera.stop()
+        run.say("cannot be reached")
+        switched_on_ns = time.time_ns()
+        camera.start()
+        until(lambda: shown_since(switched_on_ns), "a frame after the camera came back")
+        said = run.end(signal.SIGINT)
     assert "Traceback" not in said
 
 
