@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -59,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
             server = stack.enter_context(web.PageServer(app, search.host, search.port))
             log.info("search page: %s (stop with Ctrl-C)", server.address)
         reading.run()
+    directory = configuration.section(DataSettings).dir
+    sys.stderr.write(f"Search it: ocrstream search WORD --data {directory}, or ocrstream serve --data {directory}\n")
     return 0
 
 
