@@ -66,6 +66,8 @@ def as_lines(value: Mapping[str, Any], indent: str = "") -> list[str]:
             lines.append(f"{indent}{name}: " + ", ".join(f"{key} {item}" for key, item in inner.items()))
         elif isinstance(inner, Mapping):
             lines += [f"{name}:", *as_lines(inner, "  ")]
+        elif isinstance(inner, list) and not any(isinstance(item, (Mapping, list)) for item in inner):
+            lines.append(f"{indent}{name}: {' '.join(map(str, inner))}")
         elif isinstance(inner, list):
             lines += [f"{indent}{name}:", *(f"{indent}  {_row(item)}" for item in inner)]
         else:
