@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from detector_consumer.tracking import Tracker
 from ocrstream.config import DetectorSettings
 from ocrstream.cropping import cut
+from ocrstream.errors import EngineError, PoisonError
 from ocrstream.geometry import clip_polygon, scale_polygon
 from ocrstream.messages import CROPS, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo, Region
 from ocrstream.metrics import Metrics
@@ -51,7 +52,7 @@ class DetectorStage:
 
         Raises:
             MalformedRecordError: a picture cannot be decoded.
-            EngineError: a replay asks for a detector that is not installed.
+            PoisonError: a replay asks for a detector that is not installed.
         """
         pictures = [frame.picture.array() for frame in frames]
         by_engine: defaultdict[str, list[int]] = defaultdict(list)
@@ -71,7 +72,10 @@ class DetectorStage:
 
     def _detector(self, engine: str) -> Detector:
         if engine not in self._detectors:
-            self._detectors[engine] = self._load(engine)
+            try:
+                self._detectors[engine] = self._load(engine)
+            except EngineError as error:
+                raise PoisonError(f"it asks for an engine that this process has not: {error}") from error
         return self._detectors[engine]
 
     def _crops(self, frame: Frame, picture: Image, detector: Detector, lines: list[TextLine]) -> Crops:

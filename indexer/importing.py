@@ -143,7 +143,10 @@ def _entries(lines: Iterable[str], report: ImportReport) -> Iterator[tuple[int, 
 
 def _object(line: str) -> dict[str, Any]:
     try:
+        line.encode()
         record = json.loads(line)
+    except UnicodeEncodeError as error:
+        raise MalformedRecordError("not UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise MalformedRecordError(f"not JSON: {error}") from error
     if not isinstance(record, dict):

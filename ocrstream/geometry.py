@@ -28,7 +28,7 @@ def to_polygon(points: NDArray[np.floating] | list[list[float]]) -> Polygon:
     """
     array = np.asarray(points, dtype=np.float64)
     if array.shape != (4, 2) or not np.isfinite(array).all():
-        raise ValueError(f"a polygon has four finite points, got shape {array.shape}: {array.tolist()}")
+        raise ValueError(f"a polygon has four finite points, got shape {array.shape}: {array.tolist()!s:.200}")
     a, b, c, d = ((round(float(x), 2), round(float(y), 2)) for x, y in array)
     return a, b, c, d
 

@@ -44,6 +44,9 @@ FIRST_READING = 1
 
 MAX_ID_LENGTH = 200
 
+_DAMAGE = (ValueError, OverflowError, RecursionError)
+"""What reading a damaged value can raise: wrong ones, numbers beyond all bounds, lists within lists without end."""
+
 
 def source_key(source_id: str, segment: int | None = None) -> str:
     """The record key of a source, or of one segment of a long file."""
@@ -62,7 +65,8 @@ def make_frame_id(source_id: str, *position: str | int) -> str:
         24 hexadecimal digits, fit for a document id, a file name and a URL.
     """
     text = "\x1f".join([source_id, *map(str, position)])
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    # A file name of another encoding holds surrogates.
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +275,14 @@ class DeadLetter:
 
 Message = Frame | Crops | Texts | DeadLetter
 
+MESSAGE_OF_TOPIC: Mapping[str, type[Message]] = {
+    FRAMES: Frame,
+    REPLAY: Frame,
+    CROPS: Crops,
+    TEXTS: Texts,
+    DEAD_LETTERS: DeadLetter,
+}
+
 
 def key_of(message: Message) -> str:
     """The record key of a message."""
@@ -309,7 +321,7 @@ def decode(record: RawRecord) -> Message:
     name = schema.decode("utf-8", "replace")
     decoder = _DECODERS.get(name)
     if decoder is None:
-        raise MalformedRecordError(f"unknown schema {name!r}; this version reads {', '.join(_DECODERS)}")
+        raise MalformedRecordError(f"unknown schema {name!r:.80}; this version reads {', '.join(_DECODERS)}")
     raw_meta = record.value if name == "texts/1" else record.headers.get(META_HEADER)
     if raw_meta is None:
         raise MalformedRecordError(f"the record has no {META_HEADER} header")
@@ -321,7 +333,7 @@ def decode(record: RawRecord) -> Message:
         raise MalformedRecordError(f"the metadata is a JSON {type(meta).__name__}, not an object")
     try:
         return decoder(_Fields(meta, name), record)
-    except ValueError as error:
+    except _DAMAGE as error:
         raise MalformedRecordError(f"{name}: {error}") from error
 
 
@@ -359,7 +371,7 @@ def frame_from_json(meta: Mapping[str, Any]) -> FrameInfo:
     """
     try:
         return _frame_info(_Fields(meta, "frame"))
-    except ValueError as error:
+    except _DAMAGE as error:
         raise MalformedRecordError(f"frame: {error}") from error
 
 
@@ -384,7 +396,7 @@ def texts_from_json(meta: Mapping[str, Any]) -> Texts:
     """
     try:
         return _decode_texts(_Fields(meta, "texts/1"), None)
-    except ValueError as error:
+    except _DAMAGE as error:
         raise MalformedRecordError(f"texts/1: {error}") from error
 
 
@@ -415,12 +427,13 @@ def appearance_from_json(meta: Mapping[str, Any]) -> Appearance:
     """
     try:
         return _appearance(_Fields(meta, "appearance"))
-    except ValueError as error:
+    except _DAMAGE as error:
         raise MalformedRecordError(f"appearance: {error}") from error
 
 
 def _dump(meta: Mapping[str, Any]) -> bytes:
-    return json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
+    # Half characters, as in a file name of another encoding, have no UTF-8 and become question marks.
+    return json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _engine_meta(engine: EngineInfo) -> dict[str, str]:
@@ -503,7 +516,10 @@ class _Fields:
         return value
 
     def number(self, name: str) -> float:
-        value = float(self._get(name, (int, float), "a number"))
+        try:
+            value = float(self._get(name, (int, float), "a number"))
+        except OverflowError:
+            value = math.inf
         if not math.isfinite(value):
             raise ValueError(f"field {name!r} of {self._where} should be finite, got {value}")
         return value
@@ -543,7 +559,7 @@ class _Fields:
         entries = self._get(name, (list, tuple), "a list")
         try:
             return tuple((_finite(float(at_ms)), _polygon(points, name)) for at_ms, points in entries)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"field {name!r} of {self._where} should be [time, polygon] pairs: {error}") from error
 
     @staticmethod
@@ -562,7 +578,7 @@ def _finite(value: float) -> float:
 def _polygon(points: Any, where: str) -> Polygon:
     try:
         return to_polygon(points)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 

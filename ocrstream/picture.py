@@ -146,6 +146,8 @@ def _header_size_wh(encoded: bytes) -> tuple[int, int]:
             f"the image is too large: at most {MAX_SIDE_PX} pixels a side and {MAX_PIXELS // 10**6} megapixels are "
             "read. Scale it down first."
         ) from error
+    except PIL.UnidentifiedImageError as error:
+        raise MalformedRecordError(f"not an image ({len(encoded)} bytes)") from error
     except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise MalformedRecordError(f"not an image ({len(encoded)} bytes): {error}") from error
     return width_px, height_px

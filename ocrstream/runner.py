@@ -9,7 +9,8 @@ A stage is a pure handler; everything that can go wrong around it is dealt with 
 5. **commit**: only now. A crash anywhere before re-does work and changes nothing, since documents have an identity.
 
 Errors decide a record's fate (``ocrstream.errors``): transient ones and backpressure are waited out, with nothing
-committed; anything else that happens to a batch is looked for record by record, and the guilty one is set aside.
+committed; a server that cannot be used as it is ends the stage, likewise; anything else that happens to a batch, also
+when its results are sent, is looked for record by record, and the guilty one is set aside.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ocrstream.errors import (
     BackpressureError,
+    DeploymentError,
     MalformedRecordError,
     OcrstreamError,
     PoisonError,
     TransientError,
     TransportError,
 )
-from ocrstream.messages import DEAD_LETTERS, FIRST_READING, DeadLetter, Message
+from ocrstream.messages import DEAD_LETTERS, FIRST_READING, MESSAGE_OF_TOPIC, DeadLetter, Message
 from ocrstream.metrics import Metrics
 from ocrstream.transport import Consumer, Delivery, Position, Transport
 
@@ -45,6 +47,9 @@ IDLE_POLL_S = 0.2
 LONGEST_BACKOFF_S = 30.0
 DRAIN_RECORDS = 512
 """How many records one poll may take, so that a consumer that fell behind reaches the newest frame at once."""
+
+LONGEST_REASON = 2000
+"""Characters of a dead letter's reason: some errors quote the record, which can be as large as it likes."""
 
 FAILURES_IN_A_ROW = 25
 """So many unexpected failures one after the other are the stage's fault, not the records': it stops instead of setting
@@ -111,14 +116,6 @@ class _Waiting:
         return info.key if info.live and info.generation == FIRST_READING else None
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What handling a batch led to."""
-
-    outputs: list[Message] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-
-
 class Runner:
     """Drives one stage; `run` returns when it is told to stop or when everything upstream is finished."""
 
@@ -146,6 +143,7 @@ class Runner:
 
         Raises:
             StageFailedError: the stage fails on every record.
+            DeploymentError: a server is there and cannot be used as it is; nothing of the batch in hand is committed.
         """
         if self._consumer is None:
             self.join()
@@ -157,7 +155,7 @@ class Runner:
                 if self._waiting:
                     self._work(consumer, stop)
                 elif upstream_finished is not None and upstream_finished.is_set() and self._is_drained(consumer):
-                    self._publish(_Outcome(list(self._stage.finish())), consumer, stop)
+                    self._publish(list(self._stage.finish()), consumer, stop)
                     return
         finally:
             consumer.close()
@@ -218,19 +216,15 @@ class Runner:
         self._waiting = kept
 
     def _work(self, consumer: Consumer, stop: threading.Event) -> None:
-        """Handle one batch and commit what is behind it."""
+        """Settle one batch and commit what is behind it."""
         batch = [self._waiting.popleft() for _ in range(min(self.flow.batch, len(self._waiting)))]
-        outcome = _Outcome([], [self._dead_letter(w, w.error) for w in batch if w.error is not None])
-        good = [waiting for waiting in batch if waiting.error is None]
         self._metrics.add(f"{self._stage.name}.in", len(batch))
-        if good and not self._handle(good, outcome, consumer, stop):
+        damaged = [(waiting, waiting.error) for waiting in batch if waiting.error is not None]
+        good = [waiting for waiting in batch if waiting.error is None]
+        if damaged and not self._set_aside(damaged, consumer, stop):
             return
-        if not self._publish(outcome, consumer, stop):
+        if good and not self._settle(good, consumer, stop):
             return
-        for letter in outcome.dead_letters:
-            log.warning("%s: set aside %s[%d]@%d: %s", *_place(letter), letter.reason)
-        self._metrics.add(f"{self._stage.name}.out", len(outcome.outputs))
-        self._metrics.add(f"{self._stage.name}.dead_letters", len(outcome.dead_letters))
         try:
             consumer.commit(self._committable())
         except TransportError as error:
@@ -243,23 +237,43 @@ class Runner:
             offsets[waiting.delivery.position] = waiting.delivery.offset
         return offsets
 
-    def _handle(self, batch: list[_Waiting], outcome: _Outcome, consumer: Consumer, stop: threading.Event) -> bool:
-        """Handle a batch, record by record where the whole of it fails; False when stopped before the end."""
-        messages = [waiting.message for waiting in batch]
-        started = time.monotonic()
+    def _settle(self, batch: list[_Waiting], consumer: Consumer, stop: threading.Event) -> bool:
+        """Handle a batch and send on what follows, record by record where the whole fails; False when stopped."""
         try:
-            made = self._insist(lambda: list(self._stage.handle(messages)), consumer, stop)
+            made = self._handle(batch, consumer, stop)
+            if made is None or not self._publish(made, consumer, stop):
+                return False
+        except DeploymentError:
+            # No record's fault: every one of them would fail.
+            raise
         except Exception as error:
             if len(batch) > 1:
-                return all(self._handle([waiting], outcome, consumer, stop) for waiting in batch)
+                return all(self._settle([waiting], consumer, stop) for waiting in batch)
             self._count_failure(error)
-            outcome.dead_letters.append(self._dead_letter(batch[0], error))
-            return True
-        if made is None:
-            return False
+            return self._set_aside([(batch[0], error)], consumer, stop)
         self._failures_in_a_row = 0
-        self._metrics.observe(f"{self._stage.name}.handle", time.monotonic() - started)
-        outcome.outputs.extend(made)
+        self._metrics.add(f"{self._stage.name}.out", len(made))
+        return True
+
+    def _handle(self, batch: list[_Waiting], consumer: Consumer, stop: threading.Event) -> list[Message] | None:
+        """What follows from a batch; None when stopped before it worked."""
+        messages = [waiting.message for waiting in batch]
+        started = time.monotonic()
+        made = self._insist(lambda: list(self._stage.handle(messages)), consumer, stop)
+        if made is not None:
+            self._metrics.observe(f"{self._stage.name}.handle", time.monotonic() - started)
+        return made
+
+    def _set_aside(
+        self, records: Sequence[tuple[_Waiting, Exception]], consumer: Consumer, stop: threading.Event
+    ) -> bool:
+        """Send dead letters of records that can never be processed; False when stopped before they were out."""
+        letters = [self._dead_letter(waiting, error) for waiting, error in records]
+        if not self._publish(letters, consumer, stop, DEAD_LETTERS):
+            return False
+        self._metrics.add(f"{self._stage.name}.dead_letters", len(letters))
+        for letter in letters:
+            log.warning("%s: set aside %s[%d]@%d: %s", *_place(letter), letter.reason)
         return True
 
     def _count_failure(self, error: Exception) -> None:
@@ -273,19 +287,20 @@ class Runner:
                 "It stops so that the stream is not set aside as a whole; nothing after these records is lost."
             ) from error
 
-    def _publish(self, outcome: _Outcome, consumer: Consumer, stop: threading.Event) -> bool:
+    def _publish(
+        self, messages: Sequence[Message], consumer: Consumer, stop: threading.Event, topic: str | None = None
+    ) -> bool:
+        """Send messages to a topic, the stage's own where none is named; False when stopped before they were out."""
+        topic = topic or self.flow.gives
+
         def publish() -> bool:
-            if self.flow.gives is not None:
-                for message in outcome.outputs:
-                    self._transport.publish(self.flow.gives, message)
-            for letter in outcome.dead_letters:
-                self._transport.publish(DEAD_LETTERS, letter)
+            assert topic is not None
+            for message in messages:
+                self._transport.publish(topic, message)
             self._transport.flush()
             return True
 
-        if not outcome.outputs and not outcome.dead_letters:
-            return True
-        return self._insist(publish, consumer, stop) is not None
+        return not messages or self._insist(publish, consumer, stop) is not None
 
     def _insist(self, work: Callable[[], R], consumer: Consumer, stop: threading.Event) -> R | None:
         """Do something in the worker thread until it works; None when stopped in between."""
@@ -331,7 +346,7 @@ class Runner:
             partition=delivery.partition,
             offset=delivery.offset,
             stage=self._stage.name,
-            reason=str(error) if expected else f"{type(error).__name__}: {error}",
+            reason=(str(error) if expected else f"{type(error).__name__}: {error}")[:LONGEST_REASON],
             traceback="".join(traceback.format_exception(error)),
             record=delivery.raw(),
         )
@@ -339,9 +354,14 @@ class Runner:
 
 def _open(delivery: Delivery) -> _Waiting:
     try:
-        return _Waiting(delivery, delivery.open())
+        message, expected = delivery.open(), MESSAGE_OF_TOPIC[delivery.topic]
+        if not isinstance(message, expected):
+            raise MalformedRecordError(  # noqa: TRY301 damage of the same kind as what opening finds
+                f"a {type(message).__name__} record has no place in {delivery.topic}, which holds {expected.__name__}"
+            )
     except MalformedRecordError as error:
         return _Waiting(delivery, None, error)
+    return _Waiting(delivery, message)
 
 
 def _keep_alive(consumer: Consumer) -> None:

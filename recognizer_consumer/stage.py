@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ocrstream.config import RecognizerSettings
+from ocrstream.errors import EngineError, PoisonError
 from ocrstream.messages import CROPS, TEXTS, Crops, EngineInfo, Text, Texts
 from ocrstream.metrics import Metrics
 from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
@@ -52,7 +53,7 @@ class RecognizerStage:
 
         Raises:
             MalformedRecordError: a crop cannot be decoded.
-            EngineError: a replay asks for a recogniser that is not installed.
+            PoisonError: a replay asks for a recogniser that is not installed.
         """
         by_engine: defaultdict[str, list[int]] = defaultdict(list)
         for index, crops in enumerate(batch):
@@ -77,7 +78,10 @@ class RecognizerStage:
 
     def _recognizer(self, engine: str) -> Recognizer:
         if engine not in self._recognizers:
-            self._recognizers[engine] = self._load(engine)
+            try:
+                self._recognizers[engine] = self._load(engine)
+            except EngineError as error:
+                raise PoisonError(f"it asks for an engine that this process has not: {error}") from error
         return self._recognizers[engine]
 
     def _texts(self, crops: Crops, recognizer: EngineInfo, readings: list[Reading]) -> Texts:

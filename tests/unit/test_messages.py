@@ -224,6 +224,8 @@ DAMAGED: dict[str, tuple[RawRecord, str]] = {
     "empty frame": (with_meta(FRAME_RECORD, width_px=0), "the image is empty"),
     "giant frame": (with_meta(FRAME_RECORD, height_px=20_000), "50x20000 pixels; at most 16384 a side"),
     "endless time": (with_meta(FRAME_RECORD, media_time_ms=float("inf")), "'media_time_ms' of frame/1 should be fin"),
+    "time beyond all numbers": (with_meta(FRAME_RECORD, media_time_ms=10**400), "'media_time_ms' of frame/1 should be"),
+    "long schema": (with_header(FRAME_RECORD, SCHEMA_HEADER, b"x" * 10**6), "; this version reads frame/1"),
     "generation 0": (with_meta(FRAME_RECORD, generation=0), "'generation' of frame/1 should be 1 to"),
     "picture reference": (with_meta(FRAME_RECORD, picture=7), "frame/1.picture should be an object, got 7"),
     "picture offset": (with_meta(FRAME_RECORD, picture__offset=-1), "'offset' of frame/1.picture should be 0 to"),
@@ -245,6 +247,14 @@ DAMAGED: dict[str, tuple[RawRecord, str]] = {
         "polygon of crops/1.crops[0]",
     ),
     "ragged points": (with_meta(CROPS_RECORD, crops__0__polygon=[[0], [1, 2], 3, 4]), "polygon of crops/1.crops[0]"),
+    "many points": (
+        with_meta(CROPS_RECORD, crops__0__polygon=[[0, 0]] * 10_000),
+        "got shape (10000, 2): [[0.0, 0.0],",
+    ),
+    "points beyond all numbers": (
+        with_meta(CROPS_RECORD, crops__0__polygon=[[10**400, 0]] * 4),
+        "polygon of crops/1.crops[0]: int too large",
+    ),
     "score over 1": (with_meta(CROPS_RECORD, crops__0__detector_score=1.01), "'detector_score' of crops/1.crops[0]"),
     "confidence": (with_meta(TEXTS_RECORD, lines__1__confidence=-0.1), "'confidence' of texts/1.lines[1] should be 0"),
     "text no string": (with_meta(TEXTS_RECORD, lines__0__text=None), "'text' of texts/1.lines[0] should be a string"),
@@ -258,6 +268,10 @@ DAMAGED: dict[str, tuple[RawRecord, str]] = {
         with_meta(TEXTS_RECORD, appearances__0__path=[[float("nan"), POLYGON]]),
         "field 'path' of texts/1.appearances[0] should be [time, polygon] pairs",
     ),
+    "path beyond all numbers": (
+        with_meta(TEXTS_RECORD, appearances__0__path=[[10**400, POLYGON]]),
+        "field 'path' of texts/1.appearances[0] should be [time, polygon] pairs",
+    ),
     "readings": (with_meta(TEXTS_RECORD, appearances__0__readings=0), "'readings' of texts/1.appearances[0] should"),
     "letter's offset": (with_meta(LETTER_RECORD, offset="x"), "'offset' of dead-letter/1 should be a whole number"),
 }
@@ -269,6 +283,22 @@ def test_a_damaged_record_says_what_is_wrong(kind: str) -> None:
     with pytest.raises(MalformedRecordError) as caught:
         decode(record)
     assert message in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("depth", range(900, 1010, 5))
+def test_lists_within_lists_are_damage_at_every_depth(depth: int) -> None:
+    nested = b'{"width_px": ' + b"[" * depth + b"]" * depth + b"}"
+    with pytest.raises(MalformedRecordError):
+        decode(with_header(FRAME_RECORD, META_HEADER, nested))
+
+
+def test_half_characters_travel_as_question_marks() -> None:
+    info = replace(FRAME.info, source_id="caf\udce9", path="caf\udce9.png")
+    frame = decode(encode(replace(FRAME, info=info)))
+    assert isinstance(frame, Frame)
+    assert (frame.info.source_id, frame.info.path) == ("caf?", "caf?.png")
+    assert make_frame_id("caf\udce9") != make_frame_id("caf\udce8")
 
 
 def test_damaged_documents_say_what_is_wrong() -> None:

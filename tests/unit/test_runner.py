@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ocrstream.errors import BackpressureError, PoisonError, StoreError, TransportError
+from ocrstream.errors import BackpressureError, DeploymentError, PoisonError, StoreError, TransportError
 from ocrstream.messages import (
     CROPS,
     DEAD_LETTERS,
@@ -21,11 +21,12 @@ from ocrstream.messages import (
     FrameInfo,
     Message,
     RawRecord,
+    encode,
     make_frame_id,
 )
 from ocrstream.metrics import Metrics
 from ocrstream.picture import Picture
-from ocrstream.runner import FAILURES_IN_A_ROW, Flow, Runner, StageFailedError
+from ocrstream.runner import FAILURES_IN_A_ROW, LONGEST_REASON, Flow, Runner, StageFailedError
 from ocrstream.transport.memory import MemoryTransport
 
 PICTURE = Picture.from_array(np.zeros((4, 6, 3), np.uint8))
@@ -189,6 +190,60 @@ def test_a_stage_that_fails_on_everything_stops_instead_of_emptying_the_stream()
     with pytest.raises(StageFailedError, match="ZeroDivisionError"):
         bench.run()
     assert len(bench.dead_letters()) < FAILURES_IN_A_ROW
+
+
+def test_a_record_of_another_topics_kind_is_set_aside() -> None:
+    bench = Bench(Recorder())
+    stray = encode(Crops(frame(2).info, EngineInfo("none", "0"), ()))
+    bench.publish(frame(1), stray, frame(3))
+    bench.run()
+    assert bench.numbers() == [1, 3, 999]
+    (letter,) = bench.dead_letters()
+    assert letter.reason == "a Crops record has no place in ocr.frames, which holds Frame"
+
+
+class NarrowTransport(MemoryTransport):
+    """Takes no crops of one frame, however they are made smaller, as Kafka does of what is too large."""
+
+    def publish(self, topic: str, message: Message | RawRecord) -> None:
+        if isinstance(message, Crops) and message.info.captured_at_ns == 2:
+            raise PoisonError("cannot be made to fit")
+        super().publish(topic, message)
+
+
+def test_a_record_whose_results_cannot_be_sent_is_set_aside_and_the_others_go_through() -> None:
+    bench = Bench(Recorder(), transport=NarrowTransport(partitions=1, capacity=100))
+    bench.publish(*(frame(number) for number in range(1, 5)))
+    bench.run()
+    assert sorted(set(bench.numbers())) == [1, 3, 4, 999]
+    (letter,) = bench.dead_letters()
+    assert (letter.offset, letter.reason) == (1, "cannot be made to fit")
+    assert bench.transport.consumer(FLOW.takes, FLOW.group).poll(0, 100) == []
+
+
+def test_a_server_that_cannot_be_used_ends_the_stage_and_costs_no_record() -> None:
+    def refuse(frames: Sequence[Frame]) -> None:
+        raise DeploymentError("the password was changed")
+
+    bench = Bench(Recorder(refuse))
+    bench.publish(*(frame(number) for number in range(4)))
+    with pytest.raises(DeploymentError, match="the password was changed"):
+        bench.run()
+    assert bench.dead_letters() == []
+    again = bench.transport.consumer(FLOW.takes, FLOW.group).poll(0, 100)
+    assert [delivery.offset for delivery in again] == [0, 1, 2, 3]
+
+
+def test_a_reason_that_quotes_the_record_is_cut() -> None:
+    def quote(frames: Sequence[Frame]) -> None:
+        raise ValueError("x" * 10**6)
+
+    bench = Bench(Recorder(quote))
+    bench.publish(frame(1))
+    bench.run()
+    (letter,) = bench.dead_letters()
+    assert letter.reason.startswith("ValueError: xxx")
+    assert len(letter.reason) == LONGEST_REASON
 
 
 class FlakyTransport(MemoryTransport):

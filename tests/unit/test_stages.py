@@ -16,7 +16,7 @@ from detector_consumer.stage import build as build_detector
 from indexer.stage import IndexerStage
 from indexer.stage import build as build_indexer
 from ocrstream.config import DetectorSettings, IndexerSettings, RecognizerSettings
-from ocrstream.errors import EngineError, PoisonError
+from ocrstream.errors import PoisonError
 from ocrstream.geometry import box_polygon
 from ocrstream.messages import Crops, Frame, FrameInfo, Text, Texts, decode, encode, make_frame_id
 from ocrstream.metrics import Metrics
@@ -91,9 +91,9 @@ def test_a_replay_chooses_its_engines_frame_by_frame() -> None:
 
 
 def test_an_engine_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(EngineError, match="no recognizer 'psychic'"):
+    with pytest.raises(PoisonError, match="no recognizer 'psychic'"):
         recognizer().handle(detector().handle([frame(1, GATE, recognizer="psychic")]))
-    with pytest.raises(EngineError, match="no detector 'psychic'"):
+    with pytest.raises(PoisonError, match="no detector 'psychic'"):
         detector().handle([frame(1, GATE, detector="psychic")])
 
 

@@ -165,7 +165,7 @@ def delivery_of(record: Any, topics: Topics) -> Delivery:
     raw = RawRecord(
         key=(record.key or b"").decode("utf-8", "replace"),
         value=record.value or b"",
-        headers=dict(record.headers),
+        headers={name: value or b"" for name, value in record.headers},
         timestamp_ms=record.timestamp,
     )
     return Delivery(topics.topic_of(record.topic), record.partition, record.offset, raw)

@@ -21,7 +21,7 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from ocrstream.config import KafkaSettings
-from ocrstream.errors import DeploymentError, OcrstreamError, PoisonError, TransportError
+from ocrstream.errors import DeploymentError, PoisonError, TransportError
 from ocrstream.messages import DeadLetter, Message, RawRecord, encode
 from ocrstream.metrics import Metrics
 from ocrstream.transport.kafka.connection import CONNECT_TIMEOUT_S, Cluster
@@ -77,12 +77,12 @@ class Sender:
             with self._cluster.translated(f"publishing to {topic}"):
                 future = producer.send(
                     self._topics.wire(topic),
-                    key=record.key.encode(),
+                    key=_key(record),
                     value=record.value,
                     headers=list(record.headers.items()),
                     timestamp_ms=self._record_time_ms(record.timestamp_ms),
                 )
-        except OcrstreamError:
+        except BaseException:
             self._under_way.leave(size)
             raise
         future.add_both(lambda _: self._under_way.leave(size))
@@ -259,4 +259,9 @@ def _close_producer(producer: Any, timeout_s: float) -> None:
 def _size_of(record: RawRecord) -> int:
     """The record's size as the broker's limit counts it, at most."""
     headers = sum(len(name.encode()) + len(value) + 10 for name, value in record.headers.items())
-    return len(record.value) + len(record.key.encode()) + headers + RECORD_OVERHEAD_BYTES
+    return len(record.value) + len(_key(record)) + headers + RECORD_OVERHEAD_BYTES
+
+
+def _key(record: RawRecord) -> bytes:
+    # Half characters have no UTF-8.
+    return record.key.encode("utf-8", "replace")

@@ -24,6 +24,7 @@ STEPS: tuple[tuple[float, int], ...] = (
 """(scale, JPEG quality), each smaller than the one before. Text survives quality 50 better than half the size."""
 
 KEPT_TRACEBACK_CHARACTERS = 2000
+KEPT_KEY_CHARACTERS = 200
 
 
 def smaller_versions(message: Message) -> Iterator[Message]:
@@ -43,7 +44,9 @@ def smaller_versions(message: Message) -> Iterator[Message]:
         shorter = replace(message, traceback=message.traceback[-KEPT_TRACEBACK_CHARACTERS:])
         yield shorter
         reason = f"{message.reason} (its value of {len(message.record.value)} bytes was too large to be kept)"
-        yield replace(shorter, reason=reason, record=replace(message.record, value=b""))
+        emptied = replace(shorter, reason=reason, record=replace(message.record, value=b""))
+        yield emptied
+        yield replace(emptied, record=replace(emptied.record, key=message.key[:KEPT_KEY_CHARACTERS], headers={}))
 
 
 def _smaller(picture: Picture, scale: float, quality: int) -> Picture:
