@@ -20,7 +20,7 @@ from pipeline.documents import add_filter, filter_of
 from pipeline.running import Reading
 from pipeline.status import StatusLine
 from producers.sources import parse_source
-from search.annotate import annotate
+from search.annotate import annotate, check_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read the video where that is still to be done, then draw; returns the exit code."""
     configuration, where = Configuration(arguments), filter_of(arguments)
-    spec = parse_source(arguments.video)
+    spec, output = parse_source(arguments.video), Path(arguments.output)
+    check_files(spec.path, output)
     line = StatusLine()
     set_up_logging(line)
     is_embedded = not configuration.section(ElasticsearchSettings).url
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         report = annotate(
             spec.path,
             store,
-            Path(arguments.output),
+            output,
             spec.source_id,
             where,
             progress=lambda share: line.show(f"drawing {share:4.0%}"),

@@ -58,7 +58,10 @@ def filter_of(arguments: argparse.Namespace) -> Filter:
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
     return value
@@ -155,12 +158,18 @@ def _say_boxes(report: BoxesReport, directory: str) -> int:
 @contextmanager
 def _open_or_standard(path: str | None, mode: Literal["r", "w"]) -> Iterator[TextIO]:
     """A text file, or standard input or output for ``-`` and None."""
-    if path is None or path == "-":
-        yield sys.stdin if mode == "r" else sys.stdout
+    is_standard = path is None or path == "-"
+    if is_standard and mode == "w":
+        yield sys.stdout
         return
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(Path(path).open(mode, encoding="utf-8", newline=""))
+            # What is no UTF-8 is found line by line, so that one such line does not cost the others.
+            errors = "surrogateescape" if mode == "r" else "strict"
+            place = sys.stdin.fileno() if is_standard else str(path)
+            file = stack.enter_context(
+                open(place, mode, encoding="utf-8", errors=errors, newline="", closefd=not is_standard)
+            )
         except OSError as error:
             verb = "read" if mode == "r" else "written"
             raise ConfigError(f"{path} cannot be {verb}: {error.strerror}") from error

@@ -37,6 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
             except OcrstreamError as error:
                 log.error("%s: %s", source_id, error)  # noqa: TRY400 the sentence says it all
                 failed.append(source_id)
+            except Exception:
+                log.exception("%s: unexpected failure", source_id)
+                failed.append(source_id)
 
         threads = [
             threading.Thread(target=produce, args=(Producer(source, transport, metrics), source.source_id))

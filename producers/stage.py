@@ -47,6 +47,7 @@ class Producer:
         self._clock = clock
         self._unconfirmed: list[Frame] = []
         self._flushed_s = clock()
+        self._skipped = 0
         source.progress.on_event = self._count
 
     @property
@@ -81,6 +82,8 @@ class Producer:
                     break
         finally:
             self._confirm(stop)
+            if self._skipped:
+                log.warning("%s: %d damaged frames were skipped", self._source.source_id, self._skipped)
 
     def _publish(self, frame: Frame, stop: threading.Event) -> None:
         if not self._hand_over(frame, stop):
@@ -148,6 +151,8 @@ class Producer:
             self._count("dropped", amount)
 
     def _count(self, event: Event, amount: int) -> None:
+        if event == "skipped":
+            self._skipped += amount
         self._metrics.add(f"producer.{event}", amount, source_id=self._source.source_id)
 
 

@@ -81,12 +81,7 @@ def annotate(
             name will not do.
         StoreError: the store is away.
     """
-    if out.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"cannot write {out.name}: give a name that ends in {', '.join(SUFFIXES)}")
-    if not out.parent.is_dir():
-        raise SourceError(f"cannot write {out}: there is no folder {out.parent}")
-    if out.exists() and video.exists() and out.samefile(video):
-        raise ConfigError(f"{out} is the video itself: give the copy another name")
+    check_files(video, out)
     seen = timeline(store, source_id, where)
     if seen.size_wh is None:
         raise ConfigError(f"nothing of {source_id!r} is stored: read it first with `ocrstream run {video}`")
@@ -103,9 +98,24 @@ def annotate(
     return report
 
 
-def _copy(video: Path, out: Path, seen: Timeline, progress: Callable[[float], None] | None) -> Annotated:
+def check_files(video: Path, out: Path) -> None:
+    """See that there is a video and a place for its copy, before hours go into reading it.
+
+    Raises:
+        SourceError: there is no such file, or no folder for the copy.
+        ConfigError: the copy's name will not do.
+    """
     if not video.is_file():
-        raise SourceError(f"{video} is not there (or no file)")
+        raise SourceError(f"{video} is not there, or no file: only video files can be annotated")
+    if out.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"cannot write {out.name}: give a name that ends in {', '.join(SUFFIXES)}")
+    if not out.parent.is_dir():
+        raise SourceError(f"cannot write {out}: there is no folder {out.parent}")
+    if out.exists() and out.samefile(video):
+        raise ConfigError(f"{out} is the video itself: give the copy another name")
+
+
+def _copy(video: Path, out: Path, seen: Timeline, progress: Callable[[float], None] | None) -> Annotated:
     with av.open(str(video)) as source, av.open(str(out), "w") as target:
         if not source.streams.video:
             raise SourceError(f"{video} has no picture in it")

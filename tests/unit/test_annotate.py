@@ -157,6 +157,8 @@ def test_what_cannot_be_done_is_explained(tmp_path: Path, store: EmbeddedStore) 
     write_video(tmp_path / "square.mp4", (180, 180))
     with pytest.raises(ConfigError, match="640x360, the video's are 180x180"):
         annotate(tmp_path / "square.mp4", store, out, "clip")
+    with pytest.raises(SourceError, match="only video files"):
+        annotate(tmp_path, store, out, "clip")
     assert not out.exists()
     assert not list(tmp_path.glob(".*"))
 

@@ -190,7 +190,9 @@ def test_malformed_line_is_named_and_its_frame_left_out(
     assert str(report.problems[0]).startswith("line 3: ")
 
 
-@pytest.mark.parametrize("junk", ["{", "[1, 2]", '"text"', "null", "[" * 100_000, "\x00", '{"kind": "region"}'])
+@pytest.mark.parametrize(
+    "junk", ["{", "[1, 2]", '"text"', "null", "[" * 100_000, "\x00", '{"a": "\udce9"}', '{"kind": "region"}']
+)
 def test_junk_between_frames_harms_nothing(store: EmbeddedStore, other: EmbeddedStore, junk: str) -> None:
     store.write([SIGN, MOVIE])
     lines = exported(store).splitlines()
