@@ -1,11 +1,12 @@
 """Frames through Kafka next to bare kafka-python, and regions into both document stores, on real servers.
 
-    python -m benchmarks.throughput frames [--records 2000] [--rounds 5] [--save]
+    python -m benchmarks.throughput frames [--records 2000] [--rounds 9] [--save]
     python -m benchmarks.throughput index [--batches 100] [--save]
 
 ``frames``: the same 100 KB JPEGs through `KafkaTransport` (publish and flush as the producer stage does it; poll, open
-and commit as a consuming stage does it) and through kafka-python alone (a bare value and key, flushed once at the end,
-committed after each poll), taking turns at who is first. Both clients have the same settings; see `Bare`.
+and commit as a consuming stage does it) and through kafka-python alone (a bare value and key, committed after each
+poll), taking turns at who is first. All have the same settings; see `Bare`. ``bare`` flushes as often as ours does, so
+that as little is unconfirmed at any time; ``bare_unflushed`` flushes once, at the very end of a round.
 
 ``index``: `DocumentStore.write` of frames with ten text lines each, in batches as the indexer writes them, into SQLite
 and into Elasticsearch. Afterwards every frame and every line is read back and counted.
@@ -133,13 +134,19 @@ class Bare:
 
     The settings are the transport's own, where they touch speed: ``acks=all``, idempotent, batches of 1 MiB, no linger,
     no compression, fetches of up to 64 MiB, six partitions, the same keys. It has less to do: no headers, no metadata,
-    no bound on what is under way, one flush at the very end.
+    no bound on what is under way.
+
+    Args:
+        servers: the broker.
+        prefix: of its topic.
+        flush_every: records between two flushes; None flushes at the end only.
     """
 
-    def __init__(self, servers: str) -> None:
-        with contextlib.closing(KafkaTransport(KafkaSettings(servers=servers, topic_prefix="bare-"))) as transport:
+    def __init__(self, servers: str, prefix: str, flush_every: int | None) -> None:
+        with contextlib.closing(KafkaTransport(KafkaSettings(servers=servers, topic_prefix=prefix))) as transport:
             transport.check()
-        self._topic = f"bare-{FRAMES}"
+        self._topic = f"{prefix}{FRAMES}"
+        self._flush_every = flush_every
         common: dict[str, Any] = {"bootstrap_servers": [servers], "metrics_enabled": False}
         self._producer: Any = KafkaProducer(
             **common,
@@ -152,7 +159,7 @@ class Bare:
         self._consumer: Any = KafkaConsumer(
             self._topic,
             **common,
-            group_id="bare-benchmark",
+            group_id=f"{prefix}benchmark",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=8 * BATCH_BYTES,
@@ -166,11 +173,13 @@ class Bare:
         )
 
     def produce(self, frames: Sequence[Frame]) -> None:
-        """Send, and flush at the end."""
-        sent = [
-            self._producer.send(self._topic, key=frame.info.key.encode(), value=frame.picture.encoded())
-            for frame in frames
-        ]
+        """Send, and flush; every record has to be confirmed."""
+        sent = []
+        for number, frame in enumerate(frames, 1):
+            value = frame.picture.encoded()
+            sent.append(self._producer.send(self._topic, key=frame.info.key.encode(), value=value))
+            if self._flush_every and number % self._flush_every == 0:
+                self._producer.flush()
         self._producer.flush()
         for future in sent:
             future.get(timeout=0)
@@ -234,18 +243,23 @@ class Took:
 
 def measure_frames(records: int, rounds: int) -> dict[str, Any]:
     """Send and take frames through a broker of this run's own, both contestants in every round."""
+    entrants: dict[str, Callable[[str], Contestant]] = {
+        "ours": Ours,
+        "bare": lambda servers: Bare(servers, "bare-", FLUSH_EVERY_FRAMES),
+        "bare_unflushed": lambda servers: Bare(servers, "unflushed-", None),
+    }
     jpeg = padded_jpeg(FRAME_BYTES)
     server = KafkaServer()
     with contextlib.ExitStack() as stack:
         stack.callback(server.close)
         server.start()
         contestants: dict[str, Contestant] = {}
-        for name, kind in (("ours", Ours), ("bare", Bare)):
-            contestants[name] = kind(server.servers)
+        for name, enter in entrants.items():
+            contestants[name] = enter(server.servers)
             stack.callback(contestants[name].close)
         results = {way: {name: Rounds() for name in contestants} for way in WAYS}
         for number in range(rounds + 1):
-            for name in sorted(contestants, reverse=number % 2 == 0):
+            for name in _turned(list(contestants), number):
                 took = _round(contestants[name], list(_frames(jpeg, number, records)))
                 # The first round warms the broker and both clients up.
                 if number:
@@ -255,13 +269,24 @@ def measure_frames(records: int, rounds: int) -> dict[str, Any]:
         "record_bytes": FRAME_BYTES,
         "records_a_round": records,
         **{way: {name: rounds.as_json() for name, rounds in result.items()} for way, result in results.items()},
-        "median_ratio_of_mb_per_s": {
-            way: median_ratio(result["ours"].mb_per_s, result["bare"].mb_per_s) for way, result in results.items()
-        },
-        "median_ratio_of_cpu": {
-            way: median_ratio(result["ours"].cpu_ms_a_record, result["bare"].cpu_ms_a_record)
-            for way, result in results.items()
-        },
+        "median_ratio_of_mb_per_s": _ratios(results, lambda rounds: rounds.mb_per_s),
+        "median_ratio_of_cpu_ms": _ratios(results, lambda rounds: rounds.cpu_ms_a_record),
+    }
+
+
+def _turned(names: list[str], by: int) -> list[str]:
+    """The names from another one on, so that each is first in its turn."""
+    start = by % len(names)
+    return names[start:] + names[:start]
+
+
+def _ratios(results: dict[str, dict[str, Rounds]], values: Callable[[Rounds], list[float]]) -> dict[str, float]:
+    """Ours to each other contestant, both ways."""
+    return {
+        f"{way}_to_{name}": median_ratio(values(result["ours"]), values(rounds))
+        for way, result in results.items()
+        for name, rounds in result.items()
+        if name != "ours"
     }
 
 
@@ -426,7 +451,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("what", choices=("frames", "index"))
     parser.add_argument("--records", type=int, default=2000, help="frames: records a round (default: 2000)")
-    parser.add_argument("--rounds", type=int, default=5, help="frames: rounds after the first (default: 5)")
+    parser.add_argument("--rounds", type=int, default=9, help="frames: rounds after the first (default: 9)")
     parser.add_argument("--batches", type=int, default=100, help="index: batches into each store (default: 100)")
     add_save_flag(parser)
     options = parser.parse_args(arguments)
