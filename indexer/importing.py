@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ocrstream.errors import BackpressureError, MalformedRecordError
-from ocrstream.messages import Appearance, Texts, appearance_from_json, texts_from_json
+from ocrstream.messages import Appearance, Texts
 from ocrstream.storage import DocumentStore, WriteReport
+from ocrstream.wire import appearance_from_json, texts_from_json
 
 BATCH = 200
 MAX_PROBLEMS = 1000

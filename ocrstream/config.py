@@ -173,7 +173,7 @@ class RecognizerSettings:
     threads: int = setting(0, "inference threads; 0 fits them to the cores", lowest=0)
     batch: int = setting(8, "frames whose crops are read together", lowest=1)
     deadline_ms: float = setting(20.0, "how long a batch waits for more crops", lowest=0.0)
-    min_confidence: float = setting(0.3, "readings below this are not kept", lowest=0.0, highest=1.0)
+    min_confidence: float = setting(0.5, "readings below this are not kept", lowest=0.0, highest=1.0)
     group: str = setting("ocr-recognizer", "consumer group")
 
 
@@ -296,7 +296,9 @@ def _read_file(path: str | None) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"the configuration file {path} is not TOML: {error}") from error
     known = {section.SECTION: [f.name for f in dataclasses.fields(section)] for section in SECTIONS}
     for section, values in content.items():
-        if section not in known or not isinstance(values, dict):
+        if section in known and not isinstance(values, dict):
+            raise ConfigError(f"{path}: {section} should be a section, [{section}], with its keys below it")
+        if section not in known:
             raise ConfigError(f"{path}: {_unknown('section', section, known)}")
         for key in values:
             if key not in known[section]:

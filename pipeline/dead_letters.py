@@ -16,11 +16,12 @@ from pathlib import Path
 
 from ocrstream.config import Configuration, DataSettings, KafkaSettings, add_flags
 from ocrstream.errors import ConfigError, MalformedRecordError, StoreError
-from ocrstream.messages import DEAD_LETTERS, DeadLetter, Message, RawRecord, decode, encode
+from ocrstream.messages import DEAD_LETTERS, TOPICS, DeadLetter, Message, RawRecord
 from ocrstream.metrics import Metrics
 from ocrstream.process import Command, kafka_transport, stop_on_signals
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Delivery, Transport
+from ocrstream.wire import decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,10 @@ def _opened(delivery: Delivery) -> DeadLetter | None:
     except MalformedRecordError as error:
         log.warning("%s[%d]@%d is no dead letter: %s", *delivery.position, delivery.offset, error)
         return None
-    return message if isinstance(message, DeadLetter) else None
+    if not isinstance(message, DeadLetter) or message.topic not in TOPICS:
+        log.warning("%s[%d]@%d is no dead letter of ocrstream's", *delivery.position, delivery.offset)
+        return None
+    return message
 
 
 def _list(letters: Sequence[DeadLetter], *, with_traceback: bool) -> int:

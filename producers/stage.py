@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ocrstream.errors import MalformedRecordError, TransportError
-from ocrstream.messages import FRAMES, Frame, FrameInfo, frame_from_json, frame_to_json, source_key
+from ocrstream.messages import FRAMES, Frame, FrameInfo, source_key
 from ocrstream.metrics import Metrics
 from ocrstream.transport import Transport
+from ocrstream.wire import frame_from_json, frame_to_json
 from producers.progress import Event
 from producers.sources import Source
 

@@ -21,9 +21,10 @@ from typing import Any, Literal, TextIO
 from ocrstream.cropping import cut
 from ocrstream.errors import ConfigError, MalformedRecordError, SourceError
 from ocrstream.geometry import scale_polygon
-from ocrstream.messages import Appearance, FrameInfo, Text, Texts, appearance_to_json
+from ocrstream.messages import Appearance, FrameInfo, Text, Texts
 from ocrstream.picture import Image, Picture, encode_jpeg
 from ocrstream.storage import DocumentStore, Filter, Pictures
+from ocrstream.wire import appearance_to_json
 from search.asking import format_time
 from search.timeline import Cue, cues, timeline
 

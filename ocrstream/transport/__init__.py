@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ocrstream.errors import MalformedRecordError
-from ocrstream.messages import DeadLetter, Frame, Message, PictureRef, RawRecord, decode, encode
+from ocrstream.messages import DeadLetter, Frame, Message, PictureRef, RawRecord
+from ocrstream.wire import decode, encode
 
 Position = tuple[str, int]
 """A topic and one of its partitions."""

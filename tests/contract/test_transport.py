@@ -13,20 +13,12 @@ import pytest
 
 from ocrstream.config import KafkaSettings
 from ocrstream.errors import MalformedRecordError
-from ocrstream.messages import (
-    DEAD_LETTERS,
-    FRAMES,
-    REPLAY,
-    SCHEMA_HEADER,
-    Frame,
-    FrameInfo,
-    PictureRef,
-    RawRecord,
-)
+from ocrstream.messages import DEAD_LETTERS, FRAMES, REPLAY, Frame, FrameInfo, PictureRef, RawRecord
 from ocrstream.picture import Picture
 from ocrstream.transport import Consumer, Delivery, Transport
 from ocrstream.transport.kafka import KafkaTransport
 from ocrstream.transport.memory import MemoryTransport
+from ocrstream.wire import SCHEMA_HEADER
 
 PARTITIONS = 4
 ALL_PARTITIONS = {(FRAMES, number) for number in range(PARTITIONS)}

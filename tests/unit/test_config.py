@@ -56,7 +56,8 @@ def test_a_flag_that_two_sections_share_sets_both() -> None:
         ("[kafka]\npartitions = 2.5\n", "expected a whole number, got 2.5"),
         ("[kafka]\npassword = 'x'\n", "is a secret: set OCRSTREAM_KAFKA_PASSWORD"),
         ("[kafka]\nsecurity_protocol = 'TLS'\n", "'TLS' is not one of PLAINTEXT, SSL"),
-        ("kafka = 1\n", "unknown section"),
+        ("kafka = 1\n", r"kafka should be a section, \[kafka\]"),
+        ("kafcka = 1\n", "unknown section 'kafcka'; did you mean 'kafka'"),
         ("[kafka\n", "is not TOML"),
     ],
 )

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from starlette.routing import Mount, Route
 
-from ocrstream import errors, messages, runner
+from ocrstream import errors, messages, runner, wire
 from ocrstream.config import OTHERS_VARIABLES, SECTIONS, Configuration, ProducerSettings, variable_of
 from ocrstream.geometry import box_polygon
 from ocrstream.messages import (
@@ -143,14 +143,14 @@ def test_every_command_and_flag_is_described(command: str) -> None:
 
 def test_every_topic_header_and_schema_is_described() -> None:
     described = words_in_code(page("messages.md"))
-    schemas = {messages.encode(message).headers[messages.SCHEMA_HEADER].decode() for message in EVERY_MESSAGE}
-    assert {*messages.TOPICS, *schemas, messages.SCHEMA_HEADER, messages.META_HEADER} <= described
+    schemas = {wire.encode(message).headers[wire.SCHEMA_HEADER].decode() for message in EVERY_MESSAGE}
+    assert {*messages.TOPICS, *schemas, wire.SCHEMA_HEADER, wire.META_HEADER} <= described
 
 
 @pytest.mark.parametrize("message", EVERY_MESSAGE, ids=lambda message: type(message).__name__)
 def test_every_field_of_a_message_is_described(message: messages.Message) -> None:
-    record = messages.encode(message)
-    meta = json.loads(record.headers.get(messages.META_HEADER, record.value))
+    record = wire.encode(message)
+    meta = json.loads(record.headers.get(wire.META_HEADER, record.value))
     missing = keys_of(meta) - words_in_code(page("messages.md"))
     assert not missing
 

@@ -13,8 +13,6 @@ import pytest
 from ocrstream.errors import MalformedRecordError
 from ocrstream.geometry import Polygon
 from ocrstream.messages import (
-    META_HEADER,
-    SCHEMA_HEADER,
     Appearance,
     Crop,
     Crops,
@@ -27,17 +25,21 @@ from ocrstream.messages import (
     Region,
     Text,
     Texts,
+    key_of,
+    make_frame_id,
+    timestamp_ms_of,
+)
+from ocrstream.picture import Picture
+from ocrstream.wire import (
+    META_HEADER,
+    SCHEMA_HEADER,
     appearance_from_json,
     appearance_to_json,
     decode,
     encode,
-    key_of,
-    make_frame_id,
     texts_from_json,
     texts_to_json,
-    timestamp_ms_of,
 )
-from ocrstream.picture import Picture
 
 POLYGON: Polygon = ((1.5, 2.0), (40.25, 3.0), (40.0, 12.0), (1.0, 11.0))
 

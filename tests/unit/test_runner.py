@@ -21,13 +21,13 @@ from ocrstream.messages import (
     FrameInfo,
     Message,
     RawRecord,
-    encode,
     make_frame_id,
 )
 from ocrstream.metrics import Metrics
 from ocrstream.picture import Picture
 from ocrstream.runner import FAILURES_IN_A_ROW, LONGEST_REASON, Flow, Runner, StageFailedError
 from ocrstream.transport.memory import MemoryTransport
+from ocrstream.wire import encode
 
 PICTURE = Picture.from_array(np.zeros((4, 6, 3), np.uint8))
 FLOW = Flow((FRAMES, REPLAY), CROPS, "group", batch=4, deadline_s=0.0, keep_live=1)

@@ -18,7 +18,7 @@ from indexer.stage import build as build_indexer
 from ocrstream.config import DetectorSettings, IndexerSettings, RecognizerSettings
 from ocrstream.errors import PoisonError
 from ocrstream.geometry import box_polygon
-from ocrstream.messages import Crops, Frame, FrameInfo, Text, Texts, decode, encode, make_frame_id
+from ocrstream.messages import Crops, Frame, FrameInfo, Text, Texts, make_frame_id
 from ocrstream.metrics import Metrics
 from ocrstream.models import load_detector, load_recognizer
 from ocrstream.picture import Picture
@@ -27,6 +27,7 @@ from ocrstream.storage import Filter, WriteReport
 from ocrstream.storage.embedded import EmbeddedStore
 from ocrstream.storage.frames import FrameStore
 from ocrstream.transport.memory import MemoryTransport
+from ocrstream.wire import decode, encode
 from pipeline.topology import TOPOLOGY
 from recognizer_consumer.stage import RecognizerStage
 from recognizer_consumer.stage import build as build_recognizer

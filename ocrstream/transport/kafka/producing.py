@@ -22,12 +22,13 @@ from kafka import errors as kafka_errors
 
 from ocrstream.config import KafkaSettings
 from ocrstream.errors import DeploymentError, PoisonError, TransportError
-from ocrstream.messages import DeadLetter, Message, RawRecord, encode
+from ocrstream.messages import DeadLetter, Message, RawRecord
 from ocrstream.metrics import Metrics
 from ocrstream.transport.kafka.connection import CONNECT_TIMEOUT_S, Cluster
 from ocrstream.transport.kafka.internals import abandon
 from ocrstream.transport.kafka.shrinking import smaller_versions
 from ocrstream.transport.kafka.topics import BATCH_BYTES, DEAD_LETTER_ROOM_BYTES, Topics
+from ocrstream.wire import encode
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,463 @@
+"""How messages look as records: on Kafka, in the dead letters' files, in exports.
+
+==========  ===============  ======================================================================
+message     topic            record value
+==========  ===============  ======================================================================
+Frame       ``ocr.frames``   the encoded image itself, so that any Kafka tool can show it
+            ``ocr.replay``   the same, for frames that are to be read again
+Crops       ``ocr.crops``    the crops' encoded images one after the other; all crops of one frame
+Texts       ``ocr.texts``    the metadata, JSON
+DeadLetter  ``ocr.dead-      the value of the record that could not be processed, untouched
+            letters``
+==========  ===============  ======================================================================
+
+Every record carries the header ``ocr-schema`` (``frame/1``, ``crops/1``, …) and, but for Texts, ``ocr-meta`` with the
+metadata as JSON. Key = the message's ``key`` (the source), timestamp = capture time. ``docs/messages.md`` is the
+reference for people who read or write these topics with other programs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ocrstream.errors import MalformedRecordError
+from ocrstream.geometry import Polygon, to_polygon
+from ocrstream.messages import (
+    FIRST_READING,
+    MAX_ID_LENGTH,
+    Appearance,
+    Crop,
+    Crops,
+    DeadLetter,
+    EngineInfo,
+    Frame,
+    FrameInfo,
+    Message,
+    PictureRef,
+    RawRecord,
+    Region,
+    Text,
+    Texts,
+    key_of,
+    timestamp_ms_of,
+)
+from ocrstream.picture import Picture, check_size
+
+SCHEMA_HEADER = "ocr-schema"
+META_HEADER = "ocr-meta"
+
+_DAMAGE = (ValueError, OverflowError, RecursionError)
+"""What reading a damaged value can raise: wrong ones, numbers beyond all bounds, lists within lists without end."""
+
+
+def encode(message: Message) -> RawRecord:
+    """The record of a message; pictures that are still arrays are encoded here."""
+    schema, meta, value = _ENCODERS[type(message)](message)
+    headers = {SCHEMA_HEADER: schema.encode()}
+    if value is None:
+        value = _dump(meta)
+    else:
+        headers[META_HEADER] = _dump(meta)
+    if isinstance(message, DeadLetter):
+        headers |= {f"original-{name}": content for name, content in message.record.headers.items()}
+    return RawRecord(key_of(message), value, headers, timestamp_ms_of(message))
+
+
+def decode(record: RawRecord) -> Message:
+    """The message of a record.
+
+    Raises:
+        MalformedRecordError: it is no record of this program; the message names the header or field that is wrong.
+    """
+    schema = record.headers.get(SCHEMA_HEADER)
+    if schema is None:
+        raise MalformedRecordError(f"the record has no {SCHEMA_HEADER} header: it was not written by ocrstream")
+    name = schema.decode("utf-8", "replace")
+    decoder = _DECODERS.get(name)
+    if decoder is None:
+        raise MalformedRecordError(f"unknown schema {name!r:.80}; this version reads {', '.join(_DECODERS)}")
+    raw_meta = record.value if name == "texts/1" else record.headers.get(META_HEADER)
+    if raw_meta is None:
+        raise MalformedRecordError(f"the record has no {META_HEADER} header")
+    try:
+        meta = json.loads(raw_meta)
+    except (ValueError, RecursionError) as error:
+        raise MalformedRecordError(f"the metadata is not JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise MalformedRecordError(f"the metadata is a JSON {type(meta).__name__}, not an object")
+    try:
+        return decoder(_Fields(meta, name), record)
+    except _DAMAGE as error:
+        raise MalformedRecordError(f"{name}: {error}") from error
+
+
+def frame_to_json(info: FrameInfo) -> dict[str, Any]:
+    """A frame's identity as a JSON object; `frame_from_json` takes it back."""
+    meta: dict[str, Any] = {
+        "source_id": info.source_id,
+        "frame_id": info.frame_id,
+        "captured_at_ns": info.captured_at_ns,
+        "width_px": info.width_px,
+        "height_px": info.height_px,
+        "live": info.live,
+        "media_time_ms": info.media_time_ms,
+        "path": info.path,
+        "segment": info.segment,
+        "generation": info.generation,
+        "detector": info.detector,
+        "recognizer": info.recognizer,
+        "taken_at_ns": info.taken_at_ns,
+    }
+    if info.picture is not None:
+        meta["picture"] = {
+            "topic": info.picture.topic,
+            "partition": info.picture.partition,
+            "offset": info.picture.offset,
+        }
+    return meta
+
+
+def frame_from_json(meta: Mapping[str, Any]) -> FrameInfo:
+    """A frame's identity from the object that `frame_to_json` makes.
+
+    Raises:
+        MalformedRecordError: a field is missing or of the wrong kind; the message names it.
+    """
+    try:
+        return _frame_info(_Fields(meta, "frame"))
+    except _DAMAGE as error:
+        raise MalformedRecordError(f"frame: {error}") from error
+
+
+def texts_to_json(texts: Texts) -> dict[str, Any]:
+    """The metadata of `Texts` as a JSON object; `texts_from_json` takes it back."""
+    return {
+        "frame": frame_to_json(texts.info),
+        "detector": _engine_meta(texts.detector),
+        "recognizer": _engine_meta(texts.recognizer),
+        "lines": [
+            {**_region_meta(line.region), "text": line.text, "confidence": line.confidence} for line in texts.lines
+        ],
+        "appearances": [appearance_to_json(appearance) for appearance in texts.appearances],
+    }
+
+
+def texts_from_json(meta: Mapping[str, Any]) -> Texts:
+    """`Texts` from the object that `texts_to_json` makes.
+
+    Raises:
+        MalformedRecordError: a field is missing or of the wrong kind; the message names it.
+    """
+    try:
+        return _decode_texts(_Fields(meta, "texts/1"), None)
+    except _DAMAGE as error:
+        raise MalformedRecordError(f"texts/1: {error}") from error
+
+
+def appearance_to_json(appearance: Appearance) -> dict[str, Any]:
+    """An appearance as a JSON object; `appearance_from_json` takes it back."""
+    return {
+        "track_id": appearance.track_id,
+        "source_id": appearance.source_id,
+        "text": appearance.text,
+        "confidence": appearance.confidence,
+        "first_at_ns": appearance.first_at_ns,
+        "last_at_ns": appearance.last_at_ns,
+        "first_ms": appearance.first_ms,
+        "last_ms": appearance.last_ms,
+        "best_frame_id": appearance.best_frame_id,
+        "readings": appearance.readings,
+        "path": [[at_ms, polygon] for at_ms, polygon in appearance.path],
+        "closed": appearance.closed,
+        "generation": appearance.generation,
+    }
+
+
+def appearance_from_json(meta: Mapping[str, Any]) -> Appearance:
+    """An appearance from the object that `appearance_to_json` makes.
+
+    Raises:
+        MalformedRecordError: a field is missing or of the wrong kind; the message names it.
+    """
+    try:
+        return _appearance(_Fields(meta, "appearance"))
+    except _DAMAGE as error:
+        raise MalformedRecordError(f"appearance: {error}") from error
+
+
+def _dump(meta: Mapping[str, Any]) -> bytes:
+    # Half characters, as in a file name of another encoding, have no UTF-8 and become question marks.
+    return json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _engine_meta(engine: EngineInfo) -> dict[str, str]:
+    return {"name": engine.name, "weights": engine.weights}
+
+
+def _region_meta(region: Region) -> dict[str, Any]:
+    return {
+        "line_number": region.line_number,
+        "polygon": region.polygon,
+        "detector_score": region.detector_score,
+        "track_id": region.track_id,
+    }
+
+
+def _encode_frame(message: Frame) -> tuple[str, dict[str, Any], bytes | None]:
+    return "frame/1", frame_to_json(message.info), message.picture.encoded()
+
+
+def _encode_crops(message: Crops) -> tuple[str, dict[str, Any], bytes | None]:
+    # Crops are small and their letters must not suffer twice, so they travel at a higher quality than frames.
+    images = [crop.picture.encoded(quality=95) for crop in message.crops]
+    meta = {
+        "frame": frame_to_json(message.info),
+        "detector": _engine_meta(message.detector),
+        "crops": [
+            {**_region_meta(crop.region), "bytes": len(image)}
+            for crop, image in zip(message.crops, images, strict=True)
+        ],
+    }
+    return "crops/1", meta, b"".join(images)
+
+
+def _encode_texts(message: Texts) -> tuple[str, dict[str, Any], bytes | None]:
+    return "texts/1", texts_to_json(message), None
+
+
+def _encode_dead_letter(message: DeadLetter) -> tuple[str, dict[str, Any], bytes | None]:
+    meta = {
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "stage": message.stage,
+        "reason": message.reason,
+        "traceback": message.traceback,
+    }
+    return "dead-letter/1", meta, message.record.value
+
+
+class _Fields:
+    """Reads typed fields out of a JSON object and names the one that is wrong."""
+
+    def __init__(self, meta: Mapping[str, Any], where: str) -> None:
+        self._meta = meta
+        self._where = where
+
+    def _get(self, name: str, kinds: tuple[type, ...], what: str) -> Any:
+        value = self._meta.get(name)
+        # bool is an int to Python, and never one to us.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"field {name!r} of {self._where} should be {what}, got {value!r:.80}")
+        return value
+
+    def _optional(self, name: str, read: Callable[[str], Any]) -> Any:
+        return None if self._meta.get(name) is None else read(name)
+
+    def string(self, name: str) -> str:
+        return str(self._get(name, (str,), "a string"))
+
+    def identifier(self, name: str) -> str:
+        value = self.string(name)
+        if not 0 < len(value) <= MAX_ID_LENGTH:
+            raise ValueError(f"field {name!r} of {self._where} should have 1 to {MAX_ID_LENGTH} characters")
+        return value
+
+    def whole(self, name: str, lowest: int = 0, highest: int = 2**63 - 1) -> int:
+        value = int(self._get(name, (int,), "a whole number"))
+        if not lowest <= value <= highest:
+            raise ValueError(f"field {name!r} of {self._where} should be {lowest} to {highest}, got {value}")
+        return value
+
+    def number(self, name: str) -> float:
+        try:
+            value = float(self._get(name, (int, float), "a number"))
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise ValueError(f"field {name!r} of {self._where} should be finite, got {value}")
+        return value
+
+    def share(self, name: str) -> float:
+        value = self.number(name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"field {name!r} of {self._where} should be 0 to 1, got {value}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        return bool(self._get(name, (bool,), "true or false"))
+
+    def optional_string(self, name: str) -> str | None:
+        value: str | None = self._optional(name, self.string)
+        return value
+
+    def optional_number(self, name: str) -> float | None:
+        value: float | None = self._optional(name, self.number)
+        return value
+
+    def optional_whole(self, name: str) -> int | None:
+        value: int | None = self._optional(name, self.whole)
+        return value
+
+    def items(self, name: str) -> list[_Fields]:
+        values = self._get(name, (list,), "a list")
+        return [self._inner(value, f"{self._where}.{name}[{index}]") for index, value in enumerate(values)]
+
+    def inner(self, name: str) -> _Fields:
+        return self._inner(self._meta.get(name), f"{self._where}.{name}")
+
+    def polygon(self, name: str) -> Polygon:
+        return _polygon(self._get(name, (list, tuple), "four points"), f"{name} of {self._where}")
+
+    def path(self, name: str) -> tuple[tuple[float, Polygon], ...]:
+        entries = self._get(name, (list, tuple), "a list")
+        try:
+            return tuple((_finite(float(at_ms)), _polygon(points, name)) for at_ms, points in entries)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"field {name!r} of {self._where} should be [time, polygon] pairs: {error}") from error
+
+    @staticmethod
+    def _inner(value: Any, where: str) -> _Fields:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} should be an object, got {value!r:.80}")  # noqa: TRY004 decode() catches it
+        return _Fields(value, where)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no time")
+    return value
+
+
+def _polygon(points: Any, where: str) -> Polygon:
+    try:
+        return to_polygon(points)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _frame_info(fields: _Fields) -> FrameInfo:
+    width_px, height_px = fields.whole("width_px"), fields.whole("height_px")
+    check_size(width_px, height_px)
+    picture = None
+    if fields._meta.get("picture") is not None:
+        ref = fields.inner("picture")
+        picture = PictureRef(ref.string("topic"), ref.whole("partition"), ref.whole("offset"))
+    return FrameInfo(
+        source_id=fields.identifier("source_id"),
+        frame_id=fields.identifier("frame_id"),
+        captured_at_ns=fields.whole("captured_at_ns"),
+        width_px=width_px,
+        height_px=height_px,
+        live=fields.flag("live"),
+        media_time_ms=fields.optional_number("media_time_ms"),
+        path=fields.optional_string("path"),
+        segment=fields.optional_whole("segment"),
+        generation=fields.whole("generation", lowest=FIRST_READING),
+        detector=fields.optional_string("detector"),
+        recognizer=fields.optional_string("recognizer"),
+        picture=picture,
+        taken_at_ns=fields.whole("taken_at_ns") if "taken_at_ns" in fields._meta else 0,
+    )
+
+
+def _engine(fields: _Fields) -> EngineInfo:
+    return EngineInfo(fields.identifier("name"), fields.string("weights"))
+
+
+def _region(fields: _Fields) -> Region:
+    return Region(
+        fields.whole("line_number"),
+        fields.polygon("polygon"),
+        fields.share("detector_score"),
+        fields.optional_string("track_id"),
+    )
+
+
+def _appearance(fields: _Fields) -> Appearance:
+    return Appearance(
+        track_id=fields.identifier("track_id"),
+        source_id=fields.identifier("source_id"),
+        text=fields.string("text"),
+        confidence=fields.share("confidence"),
+        first_at_ns=fields.whole("first_at_ns"),
+        last_at_ns=fields.whole("last_at_ns"),
+        first_ms=fields.optional_number("first_ms"),
+        last_ms=fields.optional_number("last_ms"),
+        best_frame_id=fields.identifier("best_frame_id"),
+        readings=fields.whole("readings", lowest=1),
+        path=fields.path("path"),
+        closed=fields.flag("closed"),
+        generation=fields.whole("generation", lowest=FIRST_READING),
+    )
+
+
+def _decode_frame(fields: _Fields, record: RawRecord | None) -> Frame:
+    assert record is not None
+    info = _frame_info(fields)
+    picture = Picture.from_encoded(record.value)
+    picture.size_wh()
+    return Frame(info, picture)
+
+
+def _decode_crops(fields: _Fields, record: RawRecord | None) -> Crops:
+    assert record is not None
+    info, detector = _frame_info(fields.inner("frame")), _engine(fields.inner("detector"))
+    crops, start = [], 0
+    for item in fields.items("crops"):
+        end = start + item.whole("bytes", lowest=1)
+        if end > len(record.value):
+            raise ValueError(f"the crops' images are cut off at byte {len(record.value)}")
+        picture = Picture.from_encoded(record.value[start:end])
+        picture.size_wh()
+        crops.append(Crop(_region(item), picture))
+        start = end
+    if start != len(record.value):
+        raise ValueError(f"{len(record.value) - start} bytes follow the last crop's image")
+    return Crops(info, detector, tuple(crops))
+
+
+def _decode_texts(fields: _Fields, record: RawRecord | None) -> Texts:  # noqa: ARG001 the decoders' common form
+    lines = tuple(Text(_region(item), item.string("text"), item.share("confidence")) for item in fields.items("lines"))
+    if [line.region.line_number for line in lines] != sorted({line.region.line_number for line in lines}):
+        raise ValueError("the lines' numbers should rise")
+    return Texts(
+        info=_frame_info(fields.inner("frame")),
+        detector=_engine(fields.inner("detector")),
+        recognizer=_engine(fields.inner("recognizer")),
+        lines=lines,
+        appearances=tuple(_appearance(item) for item in fields.items("appearances")),
+    )
+
+
+def _decode_dead_letter(fields: _Fields, record: RawRecord | None) -> DeadLetter:
+    assert record is not None
+    prefix = "original-"
+    original = {name[len(prefix) :]: value for name, value in record.headers.items() if name.startswith(prefix)}
+    return DeadLetter(
+        topic=fields.string("topic"),
+        partition=fields.whole("partition"),
+        offset=fields.whole("offset"),
+        stage=fields.string("stage"),
+        reason=fields.string("reason"),
+        traceback=fields.string("traceback"),
+        record=replace(record, headers=original),
+    )
+
+
+_ENCODERS: dict[type, Callable[[Any], tuple[str, dict[str, Any], bytes | None]]] = {
+    Frame: _encode_frame,
+    Crops: _encode_crops,
+    Texts: _encode_texts,
+    DeadLetter: _encode_dead_letter,
+}
+_DECODERS: dict[str, Callable[[_Fields, RawRecord | None], Message]] = {
+    "frame/1": _decode_frame,
+    "crops/1": _decode_crops,
+    "texts/1": _decode_texts,
+    "dead-letter/1": _decode_dead_letter,
+}
