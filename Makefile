@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check fix docs compose-test
+.PHONY: setup demo test check fix bench docs compose-test
 
 setup: $(STAMP)  ## make .venv and install everything into it
 
@@ -30,6 +30,15 @@ check: $(STAMP)  ## style, types, layering, generated pages; edits nothing
 fix: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## every measurement on this machine, kept in benchmarks/results; about 30 minutes, nothing else running
+	sh tests/services/install.sh
+	$(BIN)/python -m benchmarks.throughput frames --save
+	$(BIN)/python -m benchmarks.throughput index --save
+	$(BIN)/python -m benchmarks.latency clip --save
+	$(BIN)/python -m benchmarks.latency live --save
+	$(BIN)/python -m benchmarks.memory --save
+	$(BIN)/python -m benchmarks.memory --page --save
 
 docs: $(STAMP)  ## write the tables in docs/ that follow from the code
 	$(BIN)/python docs/generate.py

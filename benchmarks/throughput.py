@@ -4,9 +4,10 @@
     python -m benchmarks.throughput index [--batches 100] [--save]
 
 ``frames``: the same 100 KB JPEGs through `KafkaTransport` (publish and flush as the producer stage does it; poll, open
-and commit as a consuming stage does it) and through kafka-python alone (a bare value and key, committed after each
-poll), taking turns at who is first. All have the same settings; see `Bare`. ``bare`` flushes as often as ours does, so
-that as little is unconfirmed at any time; ``bare_unflushed`` flushes once, at the very end of a round.
+and commit as a consuming stage does it) and through kafka-python alone, taking turns at who is first, with the same
+settings (see `BareProducer`). ``bare`` flushes as often as ours does, so that as little is unconfirmed at any time;
+``bare_unflushed`` flushes once, at the very end of a round. Both consumers read the same topic, which ours fills: how
+fast a topic can be read depends on the size of the batches in it, and so on how it was filled.
 
 ``index``: `DocumentStore.write` of frames with ten text lines each, in batches as the indexer writes them, into SQLite
 and into Elasticsearch. Afterwards every frame and every line is read back and counted.
@@ -23,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -50,7 +51,7 @@ from tests.services.elasticsearch import ElasticsearchServer
 from tests.services.kafka import KafkaServer
 
 MB = 1e6
-WAYS = ("produced", "consumed")
+OUR_PREFIX = "ours-"
 FRAME_BYTES = 100_000
 CAMERAS = 6
 PATIENCE_S = 120.0
@@ -79,24 +80,11 @@ WORDS = (
 # fmt: on
 
 
-class Contestant(Protocol):
-    """One way of getting frames through Kafka."""
-
-    def produce(self, frames: Sequence[Frame]) -> None:
-        """Send frames; returns when all are confirmed."""
-
-    def consume(self, count: int) -> int:
-        """Take and commit so many records; returns the bytes of their pictures."""
-
-    def close(self) -> None:
-        """Let go."""
-
-
 class Ours:
     """`KafkaTransport`, used as the stages use it."""
 
     def __init__(self, servers: str) -> None:
-        self._transport = KafkaTransport(KafkaSettings(servers=servers, topic_prefix="ours-"))
+        self._transport = KafkaTransport(KafkaSettings(servers=servers, topic_prefix=OUR_PREFIX))
         self._transport.check()
         self._consumer: Consumer = self._transport.consumer([FRAMES], "benchmark")
         _wait_until(lambda: self._consumer.poll(POLL_S, 1) or self._consumer.owned(), "partitions for our consumer")
@@ -110,7 +98,7 @@ class Ours:
         self._transport.flush()
 
     def consume(self, count: int) -> int:
-        """Poll, open each record, commit."""
+        """Poll, open each record, commit; returns the bytes of their pictures."""
         taken = size = 0
         deadline_s = time.monotonic() + PATIENCE_S
         while taken < count and time.monotonic() < deadline_s:
@@ -129,12 +117,12 @@ class Ours:
         self._transport.close()
 
 
-class Bare:
+class BareProducer:
     """kafka-python with ``crc32c`` and nothing around it.
 
     The settings are the transport's own, where they touch speed: ``acks=all``, idempotent, batches of 1 MiB, no linger,
-    no compression, fetches of up to 64 MiB, six partitions, the same keys. It has less to do: no headers, no metadata,
-    no bound on what is under way.
+    no compression, six partitions, the same keys. It has less to do: no headers, no metadata, no bound on what is under
+    way.
 
     Args:
         servers: the broker.
@@ -147,19 +135,42 @@ class Bare:
             transport.check()
         self._topic = f"{prefix}{FRAMES}"
         self._flush_every = flush_every
-        common: dict[str, Any] = {"bootstrap_servers": [servers], "metrics_enabled": False}
-        self._producer: Any = KafkaProducer(
-            **common,
+        self._client: Any = KafkaProducer(
+            bootstrap_servers=[servers],
+            metrics_enabled=False,
             acks="all",
             enable_idempotence=True,
             batch_size=BATCH_BYTES,
             linger_ms=0,
             max_request_size=9 * BATCH_BYTES,
         )
-        self._consumer: Any = KafkaConsumer(
-            self._topic,
-            **common,
-            group_id=f"{prefix}benchmark",
+
+    def produce(self, frames: Sequence[Frame]) -> None:
+        """Send, and flush; every record has to be confirmed."""
+        sent = []
+        for number, frame in enumerate(frames, 1):
+            value = frame.picture.encoded()
+            sent.append(self._client.send(self._topic, key=frame.info.key.encode(), value=value))
+            if self._flush_every and number % self._flush_every == 0:
+                self._client.flush()
+        self._client.flush()
+        for future in sent:
+            future.get(timeout=0)
+
+    def close(self) -> None:
+        """Let go."""
+        self._client.close(timeout=5)
+
+
+class BareConsumer:
+    """kafka-python on the topic that ours fills, with the transport's settings: fetches of up to 64 MiB, 50 ms."""
+
+    def __init__(self, servers: str) -> None:
+        self._client: Any = KafkaConsumer(
+            f"{OUR_PREFIX}{FRAMES}",
+            bootstrap_servers=[servers],
+            metrics_enabled=False,
+            group_id="bare-benchmark",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=8 * BATCH_BYTES,
@@ -168,41 +179,28 @@ class Bare:
             max_poll_interval_ms=900_000,
         )
         _wait_until(
-            lambda: self._consumer.poll(timeout_ms=JOIN_POLL_S * 1000) or self._consumer.assignment(),
+            lambda: self._client.poll(timeout_ms=JOIN_POLL_S * 1000) or self._client.assignment(),
             "partitions for the bare consumer",
         )
 
-    def produce(self, frames: Sequence[Frame]) -> None:
-        """Send, and flush; every record has to be confirmed."""
-        sent = []
-        for number, frame in enumerate(frames, 1):
-            value = frame.picture.encoded()
-            sent.append(self._producer.send(self._topic, key=frame.info.key.encode(), value=value))
-            if self._flush_every and number % self._flush_every == 0:
-                self._producer.flush()
-        self._producer.flush()
-        for future in sent:
-            future.get(timeout=0)
-
     def consume(self, count: int) -> int:
-        """Poll and commit."""
+        """Poll and commit; returns the bytes of the values."""
         taken = size = 0
         deadline_s = time.monotonic() + PATIENCE_S
         while taken < count and time.monotonic() < deadline_s:
-            found = self._consumer.poll(timeout_ms=POLL_S * 1000, max_records=DRAIN_RECORDS)
+            found = self._client.poll(timeout_ms=POLL_S * 1000, max_records=DRAIN_RECORDS)
             offsets: dict[TopicPartition, OffsetAndMetadata] = {}
             for place, records in found.items():
                 size += sum(len(record.value) for record in records)
                 taken += len(records)
                 offsets[place] = OffsetAndMetadata(records[-1].offset + 1, "", -1)
             if offsets:
-                self._consumer.commit(offsets)
+                self._client.commit(offsets)
         return size
 
     def close(self) -> None:
         """Leave the group."""
-        self._producer.close(timeout=5)
-        self._consumer.close(autocommit=False)
+        self._client.close(autocommit=False)
 
 
 @dataclass(slots=True)
@@ -242,36 +240,44 @@ class Took:
 
 
 def measure_frames(records: int, rounds: int) -> dict[str, Any]:
-    """Send and take frames through a broker of this run's own, both contestants in every round."""
-    entrants: dict[str, Callable[[str], Contestant]] = {
-        "ours": Ours,
-        "bare": lambda servers: Bare(servers, "bare-", FLUSH_EVERY_FRAMES),
-        "bare_unflushed": lambda servers: Bare(servers, "unflushed-", None),
-    }
+    """Send and take frames through a broker of this run's own, all contestants in every round."""
     jpeg = padded_jpeg(FRAME_BYTES)
     server = KafkaServer()
     with contextlib.ExitStack() as stack:
         stack.callback(server.close)
         server.start()
-        contestants: dict[str, Contestant] = {}
-        for name, enter in entrants.items():
-            contestants[name] = enter(server.servers)
-            stack.callback(contestants[name].close)
-        results = {way: {name: Rounds() for name in contestants} for way in WAYS}
+        ours = stack.enter_context(contextlib.closing(Ours(server.servers)))
+        bare = stack.enter_context(contextlib.closing(BareProducer(server.servers, "bare-", FLUSH_EVERY_FRAMES)))
+        unflushed = stack.enter_context(contextlib.closing(BareProducer(server.servers, "unflushed-", None)))
+        consumer = stack.enter_context(contextlib.closing(BareConsumer(server.servers)))
+        produce = {"ours": ours.produce, "bare": bare.produce, "bare_unflushed": unflushed.produce}
+        consume = {"ours": ours.consume, "bare": consumer.consume}
+        produced, consumed = ({name: Rounds() for name in names} for names in (produce, consume))
         for number in range(rounds + 1):
-            for name in _turned(list(contestants), number):
-                took = _round(contestants[name], list(_frames(jpeg, number, records)))
-                # The first round warms the broker and both clients up.
+            frames = list(_frames(jpeg, number, records))
+            # The first round warms the broker and the clients up.
+            for name in _turned(list(produce), number):
+                took = Took.by(partial(produce[name], frames))
                 if number:
-                    for way in WAYS:
-                        results[way][name].add(records, took[way])
+                    produced[name].add(records, took)
+            for name in _turned(list(consume), number):
+                took = Took.by(partial(_consume_all, consume[name], records))
+                if number:
+                    consumed[name].add(records, took)
+    results = {"produced": produced, "consumed": consumed}
     return {
         "record_bytes": FRAME_BYTES,
         "records_a_round": records,
-        **{way: {name: rounds.as_json() for name, rounds in result.items()} for way, result in results.items()},
-        "median_ratio_of_mb_per_s": _ratios(results, lambda rounds: rounds.mb_per_s),
-        "median_ratio_of_cpu_ms": _ratios(results, lambda rounds: rounds.cpu_ms_a_record),
+        **{way: {name: values.as_json() for name, values in result.items()} for way, result in results.items()},
+        "median_ratio_of_mb_per_s": _ratios(results, lambda values: values.mb_per_s),
+        "median_ratio_of_cpu_ms": _ratios(results, lambda values: values.cpu_ms_a_record),
     }
+
+
+def _consume_all(consume: Callable[[int], int], records: int) -> None:
+    size = consume(records)
+    if size != records * FRAME_BYTES:
+        raise RuntimeError(f"{size} of {records * FRAME_BYTES} bytes came back within {PATIENCE_S:.0f} s")
 
 
 def _turned(names: list[str], by: int) -> list[str]:
@@ -288,17 +294,6 @@ def _ratios(results: dict[str, dict[str, Rounds]], values: Callable[[Rounds], li
         for name, rounds in result.items()
         if name != "ours"
     }
-
-
-def _round(contestant: Contestant, frames: Sequence[Frame]) -> dict[str, Took]:
-    """Send frames and take them again; every byte has to come back."""
-    sizes: list[int] = []
-    produced = Took.by(lambda: contestant.produce(frames))
-    consumed = Took.by(lambda: sizes.append(contestant.consume(len(frames))))
-    expected = sum(len(frame.picture.encoded()) for frame in frames)
-    if sizes != [expected]:
-        raise RuntimeError(f"{type(contestant).__name__}: {sizes} of {expected} bytes came back in {PATIENCE_S} s")
-    return {"produced": produced, "consumed": consumed}
 
 
 def padded_jpeg(size: int) -> bytes:
