@@ -18,8 +18,13 @@ from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
 
 
-def build(settings: DetectorSettings, transport: Transport, metrics: Metrics) -> Runner:
-    """The stage with its loop.
+def build(
+    settings: DetectorSettings,
+    transport: Transport,
+    metrics: Metrics,
+    admits: Callable[[float], bool] | None = None,
+) -> Runner:
+    """The stage with its loop; ``admits`` as in `Runner`.
 
     Raises:
         EngineError: the detector is unknown or cannot be loaded.
@@ -28,7 +33,7 @@ def build(settings: DetectorSettings, transport: Transport, metrics: Metrics) ->
     stage = DetectorStage(settings.engine, lambda name: load_detector(name, options))
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)
-    return Runner(stage, flow, transport, metrics)
+    return Runner(stage, flow, transport, metrics, admits)
 
 
 class DetectorStage:

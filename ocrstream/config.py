@@ -184,7 +184,7 @@ class IndexerSettings:
     SECTION: typing.ClassVar[str] = "indexer"
 
     batch: int = setting(200, "frames written together", lowest=1)
-    deadline_ms: float = setting(200.0, "how long a batch waits for more frames", lowest=0.0)
+    deadline_ms: float = setting(50.0, "how long a batch waits for more frames", lowest=0.0)
     group: str = setting("ocr-indexer", "consumer group")
 
 

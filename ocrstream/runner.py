@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -117,9 +117,26 @@ class _Waiting:
 
 
 class Runner:
-    """Drives one stage; `run` returns when it is told to stop or when everything upstream is finished."""
+    """Drives one stage; `run` returns when it is told to stop or when everything upstream is finished.
 
-    def __init__(self, stage: Stage, flow: Flow, transport: Transport, metrics: Metrics) -> None:
+    Args:
+        stage: the handler.
+        flow: what it takes and gives.
+        transport: what that travels on.
+        metrics: where it is counted.
+        admits: asked before anything is taken, with how long it may wait, in seconds; nothing is taken while it says
+            no. So a stage can leave the newest frame to be taken when there is time for it.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        flow: Flow,
+        transport: Transport,
+        metrics: Metrics,
+        admits: Callable[[float], bool] | None = None,
+    ) -> None:
+        self._admits = admits
         self._stage = stage
         self.flow = flow
         self._transport = transport
@@ -151,6 +168,8 @@ class Runner:
         assert consumer is not None
         try:
             while not stop.is_set():
+                if self._admits is not None and not self._admits(IDLE_POLL_S):
+                    continue
                 self._collect(consumer, stop)
                 if self._waiting:
                     self._work(consumer, stop)
@@ -203,17 +222,19 @@ class Runner:
         )
 
     def _drop_old_live_frames(self) -> None:
-        newer: dict[str, int] = {}
-        kept: deque[_Waiting] = deque()
-        for waiting in reversed(self._waiting):
-            key = waiting.live_key
-            if key is not None:
-                newer[key] = newer.get(key, 0) + 1
-                if newer[key] > self.flow.keep_live:
-                    self._metrics.add(f"{self._stage.name}.dropped", source_id=key)
-                    continue
-            kept.appendleft(waiting)
-        self._waiting = kept
+        """Keep the newest of each live source, in the place of its oldest: no camera's turn comes later for that."""
+        places: defaultdict[str, list[int]] = defaultdict(list)
+        for place, waiting in enumerate(self._waiting):
+            if waiting.live_key is not None:
+                places[waiting.live_key].append(place)
+        kept: dict[int, _Waiting] = dict(enumerate(self._waiting))
+        for key, mine in places.items():
+            newest = [kept[place] for place in mine[-self.flow.keep_live :]]
+            for place in mine[len(newest) :]:
+                del kept[place]
+                self._metrics.add(f"{self._stage.name}.dropped", source_id=key)
+            kept.update(zip(mine, newest, strict=False))
+        self._waiting = deque(kept[place] for place in sorted(kept))
 
     def _work(self, consumer: Consumer, stop: threading.Event) -> None:
         """Settle one batch and commit what is behind it."""
@@ -233,8 +254,9 @@ class Runner:
     def _committable(self) -> dict[Position, int]:
         """Per partition the first record not handled yet."""
         offsets = dict(self._next)
-        for waiting in reversed(self._waiting):
-            offsets[waiting.delivery.position] = waiting.delivery.offset
+        for waiting in self._waiting:
+            delivery = waiting.delivery
+            offsets[delivery.position] = min(offsets[delivery.position], delivery.offset)
         return offsets
 
     def _settle(self, batch: list[_Waiting], consumer: Consumer, stop: threading.Event) -> bool:

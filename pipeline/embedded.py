@@ -16,6 +16,7 @@ from indexer import stage as indexer
 from indexer.retention import enforce_hourly
 from ocrstream.config import Configuration, DataSettings, DetectorSettings, IndexerSettings, RecognizerSettings
 from ocrstream.errors import OcrstreamError, TransportError
+from ocrstream.messages import CROPS
 from ocrstream.metrics import Metrics
 from ocrstream.runner import Runner
 from ocrstream.storage import DocumentStore
@@ -43,6 +44,8 @@ class Embedded:
         frames: where pictures go.
         letters: where records go that cannot be processed.
         metrics: counts of all stages.
+        live: whether a camera is among the sources. Then the detector takes no frame before what it found in the last
+            one is read: both want all cores, so side by side they would only make each other, and every text, late.
 
     Raises:
         EngineError: an engine is unknown or cannot be loaded.
@@ -55,13 +58,20 @@ class Embedded:
         frames: FrameStore,
         letters: DeadLetterFolder,
         metrics: Metrics,
+        *,
+        live: bool,
     ) -> None:
         self.metrics = metrics
         self._transport = MemoryTransport(partitions=4, capacity=CAPACITY, metrics=metrics)
         self._store = store
         self._retention_days = configuration.section(DataSettings).retention_days
         self._runners: dict[str, Runner] = {
-            "detector": detector.build(configuration.section(DetectorSettings), self._transport, metrics),
+            "detector": detector.build(
+                configuration.section(DetectorSettings),
+                self._transport,
+                metrics,
+                admits=partial(self._transport.wait_handled, CROPS) if live else None,
+            ),
             "recognizer": recognizer.build(configuration.section(RecognizerSettings), self._transport, metrics),
             "indexer": indexer.build(configuration.section(IndexerSettings), store, frames, self._transport, metrics),
             "dead-letters": dead_letters.build(letters, self._transport, metrics),

@@ -92,7 +92,8 @@ class Reading:
             for source in self._sources:
                 opening.callback(source.close)
             letters = DeadLetterFolder(Path(configuration.section(DataSettings).dir) / FOLDER)
-            self._embedded = Embedded(configuration, store, self.frames, letters, self.metrics)
+            live = any(source.live for source in self._sources)
+            self._embedded = Embedded(configuration, store, self.frames, letters, self.metrics, live=live)
             opening.callback(self._embedded.close)
             self._stack = opening.pop_all()
         self._gauge = Gauge(self.metrics, [partial(_share_done, source) for source in self._sources])

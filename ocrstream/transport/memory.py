@@ -48,7 +48,7 @@ class MemoryTransport:
             raise ValueError(f"partitions and capacity should be at least 1, got {partitions} and {capacity}")
         self._capacity = capacity
         self._metrics = metrics if metrics is not None else Metrics()
-        # One condition for everything: publishers, consumers and `wait_drained` wait for some change of the logs, and
+        # One condition for everything: publishers, consumers and `wait_handled` wait for some change of the logs, and
         # with a handful of threads and records in the hundreds a second, finer locks would buy nothing.
         self._changed = threading.Condition()
         self._logs = {(topic, number): _Log() for topic in TOPICS for number in range(partitions)}
@@ -116,17 +116,15 @@ class MemoryTransport:
         with self._changed:
             self._progress[source_key] = text
 
-    def wait_drained(self, timeout_s: float | None = None) -> bool:
-        """Wait until every group has committed every record of the topics it joined.
-
-        Since a stage publishes its results before it commits what it made them from, nothing is under way then.
+    def wait_handled(self, topic: str, timeout_s: float | None = None) -> bool:
+        """Wait until every group that takes a topic has committed every record of it.
 
         Returns:
-            Whether all is done; False when the time-out came first or the transport was closed.
+            Whether all is done; False when the time-out came first.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._is_drained(), timeout_s)
-            return self._is_drained()
+            self._changed.wait_for(lambda: self._closed or self._is_handled(topic), timeout_s)
+            return self._closed or self._is_handled(topic)
 
     def check(self) -> None:
         """Nothing to create: the topics are always there."""
@@ -181,8 +179,8 @@ class MemoryTransport:
                 log.groups[group].rewind()
         self._changed.notify_all()
 
-    def _is_drained(self) -> bool:
-        return not any(log.groups and log.records for log in self._logs.values())
+    def _is_handled(self, topic: str) -> bool:
+        return not any(log.groups and log.records for position, log in self._logs.items() if position[0] == topic)
 
 
 class MemoryConsumer:

@@ -170,7 +170,7 @@ def test_offsets_go_on_over_dropped_frames() -> None:
     assert [delivery.offset for delivery in deliveries] == [3, 4]
     assert consumer.lag() == {(FRAMES, 0): 0}
     consumer.commit({(FRAMES, 0): 5})
-    assert transport.wait_drained(0)
+    assert transport.wait_handled(FRAMES, 0)
 
 
 def test_partitions_take_turns_in_a_batch() -> None:
@@ -183,16 +183,16 @@ def test_partitions_take_turns_in_a_batch() -> None:
     assert sorted(partitions) == [0, 0, 1, 1]
 
 
-def test_wait_drained_ends_with_the_last_commit() -> None:
+def test_wait_handled_ends_with_the_last_commit() -> None:
     transport = MemoryTransport(partitions=1)
     consumer = transport.consumer([FRAMES], "g")
     transport.publish(FRAMES, frame(0))
     consumer.poll(0, 10)
-    assert not transport.wait_drained(0)
-    drained = Started(lambda: transport.wait_drained(5))
+    assert not transport.wait_handled(FRAMES, 0)
+    drained = Started(lambda: transport.wait_handled(FRAMES, 5))
     consumer.commit({(FRAMES, 0): 1})
     assert drained.done.wait(5)
-    assert transport.wait_drained(0)
+    assert transport.wait_handled(FRAMES, 0)
 
 
 def test_a_closed_consumer_says_so() -> None:

@@ -110,9 +110,36 @@ def test_of_a_live_source_only_the_newest_is_kept_and_files_lose_nothing() -> No
     for number in range(6):
         bench.publish(frame(number, "camera", live=True), frame(100 + number, "file"))
     bench.run()
-    assert bench.numbers() == [100, 101, 102, 103, 104, 5, 105, 999]
+    assert bench.numbers() == [5, 100, 101, 102, 103, 104, 105, 999]
     assert bench.metrics.count("recorder.dropped", source_id="camera") == 5
     assert bench.metrics.count("recorder.dropped") == 5
+
+
+def test_a_camera_that_sends_more_does_not_wait_longer_for_its_turn() -> None:
+    stage = Recorder()
+    bench = Bench(stage, flow=replace(FLOW, batch=2))
+    for number in range(3):
+        for camera in "abcd":
+            bench.publish(frame(number * 10 + ord(camera), camera, live=True))
+    bench.run()
+    assert stage.batches == [[20 + ord("a"), 20 + ord("b")], [20 + ord("c"), 20 + ord("d")]]
+
+
+def test_nothing_is_taken_while_it_is_not_admitted() -> None:
+    stage, asked = Recorder(), 0
+
+    def admits(timeout_s: float) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            bench.publish(frame(asked, "camera", live=True))
+        return asked >= 3
+
+    bench = Bench(stage)
+    bench.runner._admits = admits
+    bench.publish(frame(0, "camera", live=True))
+    bench.run()
+    assert stage.batches == [[2]]
 
 
 def test_a_replayed_frame_of_a_live_source_is_never_dropped() -> None:
