@@ -7,7 +7,6 @@ it was last sent `REFRESH_S` seconds of its source's time ago, and when it is ov
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 from ocrstream.geometry import Polygon, polygon_size_wh
@@ -17,6 +16,20 @@ CLOSED_AFTER_S = 2.0
 REFRESH_S = 1.0
 MOVED_PX = 4.0
 """A path point is kept when the line has moved this far from the last one."""
+
+LONGEST_PATH = 128
+"""A sign may be in view for months, before a camera that shakes: of a longer path every second point is let go."""
+
+MOST_CANDIDATES = 32
+"""Texts that are voted on; beyond that the weakest is given up."""
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """One text of a track: the confidences that were counted for it, added up, and how many they were."""
+
+    weight: float = 0.0
+    votes: int = 0
 
 
 @dataclass(slots=True)
@@ -28,13 +41,21 @@ class _Votes:
     best_frame_id: str
     best_view: float = 0.0
     readings: int = 0
-    weights: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    candidates: dict[str, _Candidate] = field(default_factory=dict)
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
 
     def winner(self) -> tuple[str, float]:
-        text, confidences = max(self.weights.items(), key=lambda vote: (sum(vote[1]), vote[0]))
-        return text, sum(confidences) / len(confidences)
+        text, candidate = max(self.candidates.items(), key=lambda found: (found[1].weight, found[0]))
+        return text, candidate.weight / candidate.votes
+
+    def vote(self, text: str, confidence: float) -> None:
+        candidate = self.candidates.setdefault(text, _Candidate())
+        candidate.weight += confidence
+        candidate.votes += 1
+        if len(self.candidates) > MOST_CANDIDATES:
+            others = (other for other in self.candidates if other != text)
+            del self.candidates[min(others, key=lambda other: self.candidates[other].weight)]
 
 
 class Ballot:
@@ -80,9 +101,11 @@ def _add(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text) -
             # The line stood still until the last frame: without this point it would seem to have drifted all along.
             vote.path.append((_at_ms(vote.last), vote.last_polygon))
         vote.path.append((_at_ms(info), polygon))
+        if len(vote.path) > LONGEST_PATH:
+            del vote.path[1:-1:2]
     vote.last, vote.last_polygon = info, polygon
     vote.readings += 1
-    vote.weights[line.text].append(line.confidence)
+    vote.vote(line.text, line.confidence)
     view = line.confidence * polygon_size_wh(polygon)[1]
     # A view that is hardly better is not worth another best frame.
     if view > vote.best_view * 1.1:

@@ -31,7 +31,7 @@ from ocrstream.wire import decode, encode
 from pipeline.topology import TOPOLOGY
 from recognizer_consumer.stage import RecognizerStage
 from recognizer_consumer.stage import build as build_recognizer
-from recognizer_consumer.voting import Ballot
+from recognizer_consumer.voting import LONGEST_PATH, MOST_CANDIDATES, Ballot
 
 SECOND_NS = 1_000_000_000
 GATE = ("Gate B12", (40.0, 30.0, 240.0, 74.0))
@@ -144,6 +144,24 @@ def test_the_surest_text_wins_the_vote() -> None:
     assert [appearance.text for found in news for appearance in found] == ["GATE 812", "GATE B12"]
     (last,) = ballot.close("hall", 1)
     assert (last.text, last.confidence, last.readings) == ("GATE B12", 0.9, 3)
+
+
+def test_a_sign_that_is_in_view_for_months_takes_no_more_room() -> None:
+    ballot = Ballot()
+    region = detector().handle([frame(1, GATE)])[0].crops[0].region
+    for number in range(2000):
+        x = 40.0 + 10.0 * (number % 2)
+        moved = replace(region, polygon=box_polygon(x, 30.0, x + 200.0, 74.0))
+        text = "GATE B12" if number % 3 else f"GATE {number}"
+        ballot.count(frame(1 + number * 0.1).info, (Text(moved, text, 0.9),))
+    (vote,) = ballot._open["hall", 1].values()
+    assert len(vote.path) <= LONGEST_PATH
+    assert len(vote.candidates) <= MOST_CANDIDATES
+    (last,) = ballot.close("hall", 1)
+    assert (last.text, last.readings) == ("GATE B12", 2000)
+    assert last.path[0][0] == 1000.0
+    assert last.path[-1][0] == pytest.approx(1000 + 1999 * 100)
+    assert [at_ms for at_ms, _ in last.path] == sorted({at_ms for at_ms, _ in last.path})
 
 
 class TestIndexer:
