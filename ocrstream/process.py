@@ -20,10 +20,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+import cv2
 
 from ocrstream.config import Configuration, KafkaSettings
 from ocrstream.errors import ConfigError, OcrstreamError, TransientError, TransportError, UserError
@@ -95,6 +98,8 @@ def set_up_logging(handler: logging.Handler | None = None) -> None:
     # Kafka's client reports every reconnection at length; the transport says the same in one line.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
+    # OpenCV writes past the handlers; what it finds in a damaged image is told by who reads the image.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     for ours in ("ocrstream", "pipeline", "producers", "detector_consumer", "recognizer_consumer", "indexer", "search"):
         logging.getLogger(ours).setLevel(logging.INFO)
 
@@ -146,16 +151,34 @@ def wait_until_usable(check: Callable[[], None], stop: threading.Event, patience
     Raises:
         TransientError: it is still away when the patience is over, or a stop was asked for.
     """
-    waited_s, pause_s = 0.0, 1.0
+    began_s, pause_s = time.monotonic(), 1.0
     while True:
         try:
-            return check()
+            with _ending_at_once(stop):
+                return check()
         except TransientError as error:
-            if waited_s >= patience_s or stop.is_set():
+            if time.monotonic() - began_s >= patience_s or stop.is_set():
                 raise
             log.warning("%s; trying again in %.0f s", error, pause_s)
-        stop.wait(pause_s)
-        waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 10.0)
+        if stop.wait(pause_s):
+            raise TransientError("stopped before everything was there")
+        pause_s = min(pause_s * 2, 10.0)
+
+
+@contextmanager
+def _ending_at_once(stop: threading.Event) -> Iterator[None]:
+    """Let a signal interrupt what is done meanwhile: nothing is in hand yet that would have to be finished."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        raise TransientError("stopped before everything was there")
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def run_stage(configuration: Configuration, build: Callable[[Transport, Metrics], Runner]) -> int:

@@ -75,7 +75,7 @@ class Producer:
             SourceError: the source cannot be read (any more); everything before is published.
         """
         if after is None and not self._source.live:
-            after = self._last_sent()
+            after = self._last_sent(stop)
         try:
             for frame in self._source.frames(stop, after):
                 self._publish(replace(frame, info=replace(frame.info, taken_at_ns=time.time_ns())), stop)
@@ -127,8 +127,16 @@ class Producer:
                 self._unconfirmed.clear()
         self._flushed_s = self._clock()
 
-    def _last_sent(self) -> FrameInfo | None:
-        kept = self._transport.progress(source_key(self._source.source_id, self._source.segment))
+    def _last_sent(self, stop: threading.Event) -> FrameInfo | None:
+        """The frame that the transport remembers; waits for a transport that is away, as a new broker is at first."""
+        key, pauses = source_key(self._source.source_id, self._source.segment), _Pauses(self._source.source_id)
+        kept: str | None = None
+        while not stop.is_set():
+            try:
+                kept = self._transport.progress(key)
+                break
+            except TransportError as error:
+                pauses.wait(stop, error)
         if kept is None:
             return None
         try:

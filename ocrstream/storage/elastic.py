@@ -118,8 +118,8 @@ class ElasticStore:
     def check(self) -> None:
         """See `DocumentStore.check`; creates the index templates."""
         with self._explained():
-            version = str(self._client.info()["version"]["number"])
-            if int(version.split(".")[0]) != SUPPORTED_MAJOR:
+            version = self._version()
+            if version.split(".")[0] != str(SUPPORTED_MAJOR):
                 raise DeploymentError(
                     f"Elasticsearch at {self._shown} is version {version}; this program works with version "
                     f"{SUPPORTED_MAJOR}: upgrade the server"
@@ -248,6 +248,18 @@ class ElasticStore:
                 # By name: clusters are often set not to delete by pattern.
                 self._client.indices.delete(index=doomed[start : start + _DROP_CHUNK], ignore_unavailable=True)
         return len({days[name] for name in doomed})
+
+    def _version(self) -> str:
+        answer = self._client.info()
+        try:
+            return str(answer["version"]["number"])
+        except (KeyError, TypeError) as error:
+            raise self._no_elasticsearch() from error
+
+    def _no_elasticsearch(self) -> DeploymentError:
+        return DeploymentError(
+            f"what answers at {self._shown} is not Elasticsearch {SUPPORTED_MAJOR}: correct --elasticsearch"
+        )
 
     def _make_ready(self) -> None:
         """See to the templates before the first write: without them the server would guess the fields' types."""
@@ -468,9 +480,7 @@ class ElasticStore:
         try:
             yield
         except elasticsearch.UnsupportedProductError as error:
-            raise DeploymentError(
-                f"what answers at {self._shown} is not Elasticsearch {SUPPORTED_MAJOR}: correct --elasticsearch"
-            ) from error
+            raise self._no_elasticsearch() from error
         except elasticsearch.ApiError as error:
             raise self._explanation(error) from error
         except elastic_transport.TlsError as error:

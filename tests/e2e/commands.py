@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,8 +119,8 @@ def running(*arguments: str | Path, **environment: str) -> Iterator[Running]:
 
 def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
     """Ask again and again until something outside this process has become true."""
-    pause = threading.Event()
-    for _ in range(int(patience_s / 0.2)):
+    pause, deadline_s = threading.Event(), time.monotonic() + patience_s
+    while time.monotonic() < deadline_s:
         if condition():
             return
         pause.wait(0.2)

@@ -36,9 +36,13 @@ class Deployment:
 
     def start(self, command: str, *arguments: str | Path) -> Running:
         """Start a stage and wait until it is ready."""
-        process = self._stack.enter_context(running(command, *arguments, **self.environment))
+        process = self.begin(command, *arguments)
         process.say("ready" if command != "serve" else "search page:")
         return process
+
+    def begin(self, command: str, *arguments: str | Path) -> Running:
+        """Start a stage, whether or not it can do anything yet."""
+        return self._stack.enter_context(running(command, *arguments, **self.environment))
 
     def start_stages(self, detector: str = "blocks", recognizer: str = "plain") -> list[Running]:
         """Start the three consuming stages."""
@@ -55,6 +59,10 @@ class Deployment:
     def produce(self, source: str | Path) -> str:
         """Send a source's frames; returns what the producer logged."""
         return ocrstream("produce", source, *self.kafka, environment=self.environment).stderr
+
+    def frame_ids(self) -> set[str]:
+        """The frames that were read, also those without text."""
+        return {r["frame_id"] for r in json_lines(self.ask("export", *self.elasticsearch))}
 
     def regions(self) -> list[dict[str, Any]]:
         """Everything that was read."""

@@ -49,15 +49,16 @@ class Numbers:
 
 
 class FlakyTransport:
-    """Keeps what is published; publishing and flushing fail when their scripts say so (True: fails)."""
+    """Keeps what is published; publishing, flushing and remembering fail when their scripts say so (x: fails)."""
 
-    def __init__(self, publish: str = "", flush: str = "") -> None:
+    def __init__(self, publish: str = "", flush: str = "", progress: str = "") -> None:
         self.arrived: list[int] = []
         self.flushes = 0
         self.kept: dict[str, str] = {}
         self._pending: list[int] = []
         self._publish = iter(publish)
         self._flush = iter(flush)
+        self._progress = iter(progress)
 
     def publish(self, topic: str, message: Message | RawRecord) -> None:
         assert topic == FRAMES
@@ -76,6 +77,8 @@ class FlakyTransport:
         self._pending.clear()
 
     def progress(self, key: str) -> str | None:
+        if next(self._progress, ".") == "x":
+            raise TransportError("the coordinator is not available")
         return self.kept.get(key)
 
     def save_progress(self, key: str, value: str) -> None:
@@ -118,6 +121,16 @@ def test_it_goes_on_behind_what_the_transport_remembers() -> None:
     transport.kept["cam"] = "{damaged"
     run(Numbers(2), transport)
     assert transport.arrived[6:] == [0, 1]
+
+
+def test_a_broker_that_does_not_remember_yet_is_asked_again() -> None:
+    transport = FlakyTransport(progress="xx")
+    run(Numbers(4), transport)
+    assert transport.arrived == [0, 1, 2, 3]
+    again = FlakyTransport(progress="xx")
+    again.kept = transport.kept
+    run(Numbers(6), again)
+    assert again.arrived == [4, 5]
 
 
 def test_a_file_loses_nothing_while_the_transport_is_away() -> None:
