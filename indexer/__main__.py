@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import threading
+from contextlib import closing
 
 from indexer.retention import enforce_hourly
 from indexer.stage import build
@@ -17,6 +18,7 @@ from ocrstream.config import (
     KafkaSettings,
     add_flags,
 )
+from ocrstream.errors import ConfigError
 from ocrstream.metrics import Metrics
 from ocrstream.process import Command, kafka_transport, log_counts, run_as_program, stop_on_signals, wait_until_usable
 from ocrstream.storage.elastic import ElasticStore
@@ -34,23 +36,26 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = Configuration(arguments)
     metrics = Metrics()
     days = configuration.section(DataSettings).retention_days
-    with stop_on_signals() as stop, kafka_transport(configuration, metrics, stop) as transport:
-        store = ElasticStore(configuration.section(ElasticsearchSettings))
+    elastic = configuration.section(ElasticsearchSettings)
+    if not elastic.url:
+        raise ConfigError("which Elasticsearch? Give --elasticsearch URL, or set OCRSTREAM_ELASTICSEARCH_URL")
+    with (
+        stop_on_signals() as stop,
+        closing(ElasticStore(elastic)) as store,
+        kafka_transport(configuration, metrics, stop) as transport,
+    ):
+        wait_until_usable(store.check, stop)
+        retention = threading.Thread(target=enforce_hourly, args=(store, days, stop), name="retention")
+        retention.start()
+        # Kafka keeps the pictures; the documents refer to them there.
+        runner = build(configuration.section(IndexerSettings), store, None, transport, metrics)
+        log.info("ready")
         try:
-            wait_until_usable(store.check, stop)
-            retention = threading.Thread(target=enforce_hourly, args=(store, days, stop), name="retention")
-            retention.start()
-            # Kafka keeps the pictures; the documents refer to them there.
-            runner = build(configuration.section(IndexerSettings), store, None, transport, metrics)
-            log.info("ready")
-            try:
-                runner.run(stop)
-                log_counts(metrics)
-            finally:
-                stop.set()
-                retention.join()
+            runner.run(stop)
+            log_counts(metrics)
         finally:
-            store.close()
+            stop.set()
+            retention.join()
     return 0
 
 

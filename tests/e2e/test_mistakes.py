@@ -53,6 +53,7 @@ STORED = ("--data", "data")
         ((*RUN, "clip.mkv", "--config", "plain.toml"), "producer should be a section, [producer]"),
         (("run", "clip.mkv", "--data", "good.jpg"), "the data folder good.jpg cannot be made"),
         (("run", "clip.mkv", "--data", "/proc/ocrstream"), "the data folder /proc/ocrstream cannot be made"),
+        (("index", "--kafka", "nobody:9092"), "which Elasticsearch? Give --elasticsearch URL"),
         (("read", "folder", *ENGINES), "folder cannot be read: Is a directory"),
         (("read", "text.mp4", *ENGINES), "text.mp4: not an image (17 bytes)\n"),
         (("import", "folder", *STORED), "folder cannot be read: Is a directory"),

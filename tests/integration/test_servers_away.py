@@ -268,6 +268,20 @@ def test_waiting_for_a_server_at_the_start_ends_when_asked(kafka_servers: str, t
         assert "stopped before everything was there" in detect.end(signal.SIGINT, expect=3)
 
 
+def test_a_login_that_the_broker_does_not_take_is_told_in_one_line(kafka_servers: str) -> None:
+    login = {
+        "OCRSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "OCRSTREAM_KAFKA_SASL_MECHANISM": "PLAIN",
+        "OCRSTREAM_KAFKA_USERNAME": "somebody",
+        "OCRSTREAM_KAFKA_PASSWORD": "open-barley",
+    }
+    with running("detect", "--detector", "blocks", "--kafka", kafka_servers, **login) as detect:
+        detect.say("and username, password, sasl_mechanism and security_protocol in section [kafka]")
+        said = detect.end(signal.SIGTERM, expect=3)
+    assert "open-barley" not in said
+    assert len(said.splitlines()) == 2, said
+
+
 def test_a_topic_that_takes_too_little_ends_every_stage_with_what_to_do(deployment: Deployment) -> None:
     deployment.environment["OCRSTREAM_KAFKA_MAX_MESSAGE_MB"] = "1"
     deployment.ask("dead-letters", *deployment.kafka)

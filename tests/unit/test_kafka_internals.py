@@ -116,9 +116,16 @@ def test_what_send_returns_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WIRE_LOGGERS)
-def test_what_travels_is_logged_where_it_is_hidden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_travels_is_logged_where_it_is_hidden(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     logger = needs(importlib.import_module(name), "log")
     assert logger is logging.getLogger(name)
-    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    monkeypatch.setattr(logger, "filters", [])
     hide_credentials_on_the_wire()
-    assert logger.level == logging.INFO
+    hide_credentials_on_the_wire()
+    assert logger.level == logging.NOTSET, "it follows the levels above it"
+    with caplog.at_level(logging.DEBUG, name):
+        logger.debug("the password is open-sesame")
+        logger.info("connected")
+    assert caplog.messages == ["connected"]

@@ -84,6 +84,9 @@ def abandon(producer: Any) -> None:
 def hide_credentials_on_the_wire() -> None:
     """Keep kafka-python from logging, at level DEBUG, every request it sends: that of SASL PLAIN is the password."""
     for name in WIRE_LOGGERS:
-        logger = logging.getLogger(name)
-        if logger.level < logging.INFO:
-            logger.setLevel(logging.INFO)
+        # No level of their own: that would let through what the levels above them keep back.
+        logging.getLogger(name).addFilter(_above_debug)
+
+
+def _above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
