@@ -438,9 +438,13 @@ class ElasticStore:
         yield None
 
     def _find(self, family: str, **parameters: Any) -> Any:
-        """One search; an answer from some of the shards only is an error."""
+        """One search; an answer from some of the shards only is an error.
+
+        Made again for some seconds while the server cannot answer: the shard of an index that was just made, as each
+        midnight, is not there at once.
+        """
         index = f"{self._prefix}-{family}-*"
-        return self._client.search(index=index, allow_partial_search_results=False, **parameters)
+        return self._patiently(self._client.search, index=index, allow_partial_search_results=False, **parameters)
 
     def _first(self, query: dict[str, Any], sort: list[dict[str, str]]) -> Texts | None:
         with self._explained():
