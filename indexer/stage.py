@@ -49,6 +49,7 @@ class IndexerStage:
         self._frames = frames
         self._metrics = metrics
         self._now_ns = now_ns
+        self._counted: dict[str, tuple[str, int]] = {}
 
     def handle(self, batch: Sequence[Texts]) -> list[Message]:
         """Store a batch; nothing follows from it.
@@ -80,6 +81,10 @@ class IndexerStage:
         now_ns = self._now_ns()
         for texts in batch:
             info = texts.info
+            if self._counted.get(info.key) == (info.frame_id, info.generation):
+                # The recogniser sends a source's last frame once more, with the appearances that end with it.
+                continue
+            self._counted[info.key] = info.frame_id, info.generation
             self._metrics.add("indexer.frames", source_id=info.source_id)
             self._metrics.add("indexer.texts", len(texts.lines), source_id=info.source_id)
             if info.media_time_ms is not None:

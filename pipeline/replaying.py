@@ -29,7 +29,7 @@ from pipeline.dead_letters import FOLDER, DeadLetterFolder
 from pipeline.documents import add_filter, filter_of
 from pipeline.embedded import Embedded
 from pipeline.running import follow
-from pipeline.status import Gauge, StatusLine, describe
+from pipeline.status import Gauge, StatusLine, summarise
 from producers.replay import Reprocessing, frames_in_store, frames_in_transport, send
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _embedded(configuration: Configuration, where: Filter, how: Reprocessing) ->
         gauge = Gauge(metrics)
         embedded.start([feed])
         follow(embedded, gauge, line)
-        line.finish(describe(gauge.read()))
+        line.finish(summarise(gauge.read()))
     gone = metrics.count("replay.gone")
     if gone:
         sys.stderr.write(

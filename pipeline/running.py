@@ -28,7 +28,7 @@ from ocrstream.storage.opening import open_documents, open_frames
 from ocrstream.transport.memory import MemoryTransport
 from pipeline.dead_letters import FOLDER, DeadLetterFolder
 from pipeline.embedded import Embedded, Feed
-from pipeline.status import Gauge, StatusLine, describe
+from pipeline.status import Gauge, StatusLine, describe, summarise
 from producers.sources import SOURCES_HELP, Source, open_sources
 from producers.stage import Producer
 from search import web
@@ -112,7 +112,7 @@ class Reading:
         """
         self._embedded.start([_feed(source, self._store, self.metrics) for source in self._sources])
         follow(self._embedded, self._gauge, self._line)
-        self._line.finish(describe(self._gauge.read()))
+        self._line.finish(summarise(self._gauge.read()))
         self._stack.close()
 
     def page_status(self) -> web.Status:
@@ -135,6 +135,7 @@ def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
                 line.show(f"finishing | {status}" if drained else status)
         except KeyboardInterrupt:
             embedded.abort()
+            raise
 
 
 def _feed(source: Source, store: DocumentStore, metrics: Metrics) -> Feed:

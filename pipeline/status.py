@@ -115,6 +115,15 @@ def describe(status: Status) -> str:
     return " | ".join(parts)
 
 
+def summarise(status: Status) -> str:
+    """What a run has done, as one line for its end."""
+    parts = [f"done: {status.frames_in} frames in", f"{status.read} read", f"{status.dropped} dropped"]
+    parts.append(f"{status.texts} texts")
+    if status.dead_letters:
+        parts.append(f"{status.dead_letters} set aside (ocrstream dead-letters)")
+    return ", ".join(parts)
+
+
 def _clock(seconds: float) -> str:
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -10,7 +10,7 @@ from ocrstream.errors import ConfigError, OcrstreamError, StoreError
 from ocrstream.metrics import Metrics
 from ocrstream.process import execute
 from pipeline.cli import COMMANDS, main
-from pipeline.status import Gauge, Status, StatusLine, describe
+from pipeline.status import Gauge, Status, StatusLine, describe, summarise
 from pipeline.topology import TOPOLOGY
 
 NAMES = [command.name for _, commands in COMMANDS for command in commands]
@@ -63,6 +63,11 @@ def test_a_camera_shows_its_delay_and_a_file_its_progress() -> None:
         "[#########-----------]  45% | 1:02:05 left | in 900 (30.0/s) | read 90 (3.0/s) | dropped 810 | "
         "texts 400 (12.5/s) | set aside 2"
     )
+
+
+def test_the_end_is_summed_up() -> None:
+    assert summarise(status()) == "done: 900 frames in, 90 read, 810 dropped, 400 texts"
+    assert summarise(status(dead_letters=2)).endswith("400 texts, 2 set aside (ocrstream dead-letters)")
 
 
 def test_the_gauge_counts_what_the_stages_count() -> None:
