@@ -48,6 +48,9 @@ LONGEST_BACKOFF_S = 30.0
 DRAIN_RECORDS = 512
 """How many records one poll may take, so that a consumer that fell behind reaches the newest frame at once."""
 
+QUIET_S = 10.0
+"""When nothing has come for so long the stage says what it still has to say: over Kafka nobody tells a stream's end."""
+
 LONGEST_REASON = 2000
 """Characters of a dead letter's reason: some errors quote the record, which can be as large as it likes."""
 
@@ -71,7 +74,7 @@ class Stage(Protocol):
         """
 
     def finish(self) -> Iterable[Message]:
-        """What is still to be said when the stream has come to its end; nothing more is handled afterwards."""
+        """What is still to be said when nothing more comes: at the end of the stream, and when it has gone quiet."""
 
 
 class StageFailedError(OcrstreamError):
@@ -166,6 +169,7 @@ class Runner:
             self.join()
         consumer = self._consumer
         assert consumer is not None
+        last_work_s: float | None = None
         try:
             while not stop.is_set():
                 if self._admits is not None and not self._admits(IDLE_POLL_S):
@@ -173,6 +177,10 @@ class Runner:
                 self._collect(consumer, stop)
                 if self._waiting:
                     self._work(consumer, stop)
+                    last_work_s = time.monotonic()
+                elif last_work_s is not None and time.monotonic() - last_work_s > QUIET_S:
+                    last_work_s = None
+                    self._publish(list(self._stage.finish()), consumer, stop)
                 elif upstream_finished is not None and upstream_finished.is_set() and self._is_drained(consumer):
                     self._publish(list(self._stage.finish()), consumer, stop)
                     return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ocrstream.config import RecognizerSettings
@@ -14,6 +14,9 @@ from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
 from recognizer_consumer.voting import Ballot
+
+QUIET_S = 10.0
+"""A source that sends nothing for so long, while others do, has ended what it showed."""
 
 
 def build(settings: RecognizerSettings, transport: Transport, metrics: Metrics) -> Runner:
@@ -49,7 +52,7 @@ class RecognizerStage:
         self._last: dict[tuple[str, int], Texts] = {}
 
     def handle(self, batch: Sequence[Crops]) -> list[Texts]:
-        """One `Texts` a frame, in the frames' order.
+        """One `Texts` a frame, in the frames' order; then the last of sources that have gone quiet, to end with.
 
         Raises:
             MalformedRecordError: a crop cannot be decoded.
@@ -66,14 +69,23 @@ class RecognizerStage:
             for index in indices:
                 mine = [next(readings) for _ in batch[index].crops]
                 results[index] = self._texts(batch[index], recognizer.info, mine)
-        return [results[index] for index in range(len(batch))]
+        return [*(results[index] for index in range(len(batch))), *self._close(self._gone_quiet())]
 
     def finish(self) -> list[Texts]:
         """The last frame of each source once more, with the appearances that end with it."""
+        return self._close(list(self._last))
+
+    def _close(self, keys: Iterable[tuple[str, int]]) -> list[Texts]:
+        closed = [(self._last.pop(key), self._ballot.close(*key)) for key in keys]
+        return [replace(last, appearances=appearances) for last, appearances in closed if appearances]
+
+    def _gone_quiet(self) -> list[tuple[str, int]]:
+        """The sources that have sent nothing for long, while others have: a file that has ended, a camera gone off."""
+        now_ns = max((last.info.taken_at_ns for last in self._last.values()), default=0)
         return [
-            replace(last, appearances=closing)
+            key
             for key, last in self._last.items()
-            if (closing := self._ballot.close(*key))
+            if last.info.taken_at_ns and now_ns - last.info.taken_at_ns > QUIET_S * 1e9
         ]
 
     def _recognizer(self, engine: str) -> Recognizer:

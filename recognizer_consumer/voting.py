@@ -3,12 +3,18 @@
 Every reading votes for its text with its confidence; the text with the most weight wins, and its confidence is the
 mean of the readings that voted for it. An appearance is sent when it begins, when its text or best frame changes, when
 it was last sent `REFRESH_S` seconds of its source's time ago, and when it is over.
+
+A text that is replaced by quite another one in the same place (a slide, a caption) begins a new appearance: two
+readings in a row that are nothing like the winner. What differs little (a clock, a misread letter) is voted on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rapidfuzz.distance import Levenshtein
+
+from ocrstream.folding import folded_text
 from ocrstream.geometry import Polygon, polygon_size_wh
 from ocrstream.messages import Appearance, FrameInfo, Text
 
@@ -19,6 +25,11 @@ MOVED_PX = 4.0
 
 LONGEST_PATH = 128
 """A sign may be in view for months, before a camera that shakes: of a longer path every second point is let go."""
+
+UNLIKE = 0.5
+"""Texts whose edit distance is a larger share of the longer one are different texts and not one text misread."""
+
+UNLIKE_IN_A_ROW = 2
 
 MOST_CANDIDATES = 32
 """Texts that are voted on; beyond that the weakest is given up."""
@@ -34,6 +45,7 @@ class _Candidate:
 
 @dataclass(slots=True)
 class _Votes:
+    appearance_id: str
     first: FrameInfo
     last: FrameInfo
     path: list[tuple[float, Polygon]]
@@ -42,6 +54,7 @@ class _Votes:
     best_view: float = 0.0
     readings: int = 0
     candidates: dict[str, _Candidate] = field(default_factory=dict)
+    unlike: list[tuple[FrameInfo, Text]] = field(default_factory=list)
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
 
@@ -70,17 +83,17 @@ class Ballot:
         A frame older than the last one (delivered again, out of order) is counted too: a vote more changes little.
         """
         votes = self._open.setdefault((info.key, info.generation), {})
+        news = []
         for line in lines:
             if line.region.track_id is not None:
-                _add(votes, line.region.track_id, info, line)
-        news = []
+                news += _count(votes, line.region.track_id, info, line)
         for track_id, vote in list(votes.items()):
             closed = info.captured_at_ns - vote.last.captured_at_ns > CLOSED_AFTER_S * 1e9
             winner = (vote.winner()[0], vote.best_frame_id)
             due = info.captured_at_ns - vote.sent_at_ns >= REFRESH_S * 1e9 and vote.last is info
             if closed or due or vote.sent != winner:
                 vote.sent, vote.sent_at_ns = winner, info.captured_at_ns
-                news.append(_appearance(track_id, vote, closed=closed))
+                news.append(_appearance(vote, closed=closed))
             if closed:
                 del votes[track_id]
         return tuple(news)
@@ -88,14 +101,57 @@ class Ballot:
     def close(self, key: str, generation: int) -> tuple[Appearance, ...]:
         """End all open appearances of a source (or segment) and generation; they are sent a last time."""
         votes = self._open.pop((key, generation), {})
-        return tuple(_appearance(track_id, vote, closed=True) for track_id, vote in votes.items())
+        return tuple(_appearance(vote, closed=True) for vote in votes.values())
 
 
-def _add(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text) -> None:
+def _count(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text) -> list[Appearance]:
+    """Count one reading; the appearance that it ends, where its text has replaced another."""
+    vote = votes.get(track_id)
+    if vote is None:
+        votes[track_id] = _opened(track_id, info, line)
+        return []
+    if _is_unlike(line.text, vote.winner()[0]):
+        vote.unlike.append((info, line))
+        if len(vote.unlike) < UNLIKE_IN_A_ROW:
+            return []
+        (first, first_line), *others = vote.unlike
+        votes[track_id] = _opened(track_id, first, first_line)
+        for other, other_line in others:
+            _add(votes[track_id], other, other_line)
+        return [_appearance(vote, closed=True)]
+    for other, other_line in vote.unlike:
+        _add(vote, other, other_line)
+    vote.unlike.clear()
+    _add(vote, info, line)
+    return []
+
+
+def _opened(track_id: str, info: FrameInfo, line: Text) -> _Votes:
+    """A new appearance. Its id is its track's where it begins with it, so that what is delivered again says the same.
+
+    Where it begins later (another text in the same place, a recogniser that was started again) the frame is part of the
+    id, so that it replaces nothing that was said of the track before.
+    """
+    starts_track = track_id.startswith(info.frame_id)
     polygon = line.region.polygon
-    if track_id not in votes:
-        votes[track_id] = _Votes(info, info, [(_at_ms(info), polygon)], polygon, info.frame_id)
-    vote = votes[track_id]
+    vote = _Votes(
+        track_id if starts_track else f"{track_id}~{info.frame_id}",
+        info,
+        info,
+        [(_at_ms(info), polygon)],
+        polygon,
+        info.frame_id,
+    )
+    _add(vote, info, line)
+    return vote
+
+
+def _is_unlike(text: str, other: str) -> bool:
+    return Levenshtein.normalized_distance(folded_text(text), folded_text(other)) > UNLIKE
+
+
+def _add(vote: _Votes, info: FrameInfo, line: Text) -> None:
+    polygon = line.region.polygon
     if _distance_px(vote.path[-1][1], polygon) >= MOVED_PX:
         if vote.path[-1][0] != _at_ms(vote.last):
             # The line stood still until the last frame: without this point it would seem to have drifted all along.
@@ -112,13 +168,13 @@ def _add(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text) -
         vote.best_view, vote.best_frame_id = view, info.frame_id
 
 
-def _appearance(track_id: str, vote: _Votes, *, closed: bool) -> Appearance:
+def _appearance(vote: _Votes, *, closed: bool) -> Appearance:
     text, confidence = vote.winner()
     path = list(vote.path)
     if path[-1][0] != _at_ms(vote.last):
         path.append((_at_ms(vote.last), vote.last_polygon))
     return Appearance(
-        track_id=track_id,
+        track_id=vote.appearance_id,
         source_id=vote.first.source_id,
         text=text,
         confidence=round(confidence, 4),

@@ -1,7 +1,7 @@
 """When each text of a source was there and where: what subtitles and the annotated video are made of.
 
-A text that was followed over frames is an appearance, with its voted text and its path. A line that nothing followed
-(another engine, an import) is put together here: the same text in one frame after the other.
+The same text in one frame after the other is one sighting. It is made from what each frame shows and not from the
+appearances: those follow a place, and a vote over a place where the text changes (a clock, captions) names one of them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ocrstream.geometry import Polygon
-from ocrstream.messages import Appearance, FrameInfo, Texts
+from ocrstream.messages import FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 
 LONGEST_HOLD_MS = 1000.0
 """How long a text is taken to stay after the frame it was last seen in, when no later frame tells."""
 
 LONGEST_GAP_MS = 2000.0
-"""Sightings of the same untracked text further apart than this are two."""
+"""Sightings of the same text further apart than this are two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class Timeline:
     frames: int
 
 
-_Line = tuple[int, str | None, str, float, Polygon]
-"""The frame's number, then track, text, confidence and polygon of one of its lines."""
+_Line = tuple[int, str, float, Polygon]
+"""The frame's number, then text, confidence and polygon of one of its lines."""
 
 
 def timeline(store: DocumentStore, source_id: str, where: Filter | None = None) -> Timeline:
@@ -93,47 +93,21 @@ def timeline(store: DocumentStore, source_id: str, where: Filter | None = None) 
     # By place, as a file's segments may have been read side by side.
     frames.sort(key=lambda texts: _at_ms(texts.info, zero_ms))
     times_ms = [_at_ms(texts.info, zero_ms) for texts in frames]
-    followed = _followed(store, where, frames, times_ms, zero_ms)
-    loose = [line for line in _lines(frames, where.min_confidence) if line[1] not in followed]
-    sightings = [*followed.values(), *_put_together(loose, times_ms)]
+    sightings = list(_put_together(list(_lines(frames, where.min_confidence)), times_ms))
     sightings.sort(key=lambda sighting: (sighting.start_ms, sighting.path[0][1][0][::-1]))
     info = frames[0].info
     return Timeline(tuple(sightings), (info.width_px, info.height_px), len(frames))
-
-
-def _followed(
-    store: DocumentStore, where: Filter, frames: list[Texts], times_ms: list[float], zero_ms: float
-) -> dict[str | None, Sighting]:
-    """What is known of the tracks, but for what a replay has superseded: it put other readings in their frames."""
-    generations = {texts.info.frame_id: texts.info.generation for texts in frames}
-    return {
-        appearance.track_id: _of_appearance(appearance, times_ms, zero_ms)
-        for appearance in store.appearances(where)
-        if generations.get(appearance.best_frame_id) == appearance.generation
-        and appearance.confidence >= where.min_confidence
-    }
 
 
 def _lines(frames: list[Texts], min_confidence: float) -> Iterator[_Line]:
     for number, texts in enumerate(frames):
         for line in texts.lines:
             if line.confidence >= min_confidence and line.text.strip():
-                yield number, line.region.track_id, line.text, line.confidence, line.region.polygon
+                yield number, line.text, line.confidence, line.region.polygon
 
 
 def _at_ms(info: FrameInfo, zero_ms: float) -> float:
     return info.media_time_ms if info.media_time_ms is not None else info.captured_at_ns / 1e6 - zero_ms
-
-
-def _of_appearance(appearance: Appearance, times_ms: list[float], zero_ms: float) -> Sighting:
-    is_file = appearance.first_ms is not None and appearance.last_ms is not None
-    shift_ms = 0.0 if is_file else zero_ms
-    first_ms = appearance.first_ms if is_file else appearance.first_at_ns / 1e6 - zero_ms
-    last_ms = appearance.last_ms if is_file else appearance.last_at_ns / 1e6 - zero_ms
-    assert first_ms is not None
-    assert last_ms is not None
-    path = tuple((at_ms - shift_ms, polygon) for at_ms, polygon in appearance.path)
-    return Sighting(appearance.text, appearance.confidence, first_ms, _until(last_ms, times_ms), path)
 
 
 def _until(last_ms: float, times_ms: list[float]) -> float:
@@ -147,7 +121,7 @@ def _put_together(lines: list[_Line], times_ms: list[float]) -> Iterator[Sightin
     """Join the sightings of the same text in frame after frame; two of them in one frame stay two."""
     open_runs: dict[tuple[str, int], list[tuple[int, float, Polygon]]] = {}
     frame_of: dict[tuple[str, int], int] = {}
-    for frame, _, text, confidence, polygon in lines:
+    for frame, text, confidence, polygon in lines:
         count = 0
         while frame_of.get((text, count)) == frame:
             count += 1

@@ -8,10 +8,9 @@ import pytest
 
 from ocrstream.errors import ConfigError, SourceError
 from ocrstream.geometry import box_polygon
-from ocrstream.messages import Appearance
 from ocrstream.storage.embedded import EmbeddedStore
 from search.annotate import Annotated, annotate, draw
-from tests.documents import NOON_NS, frame, line
+from tests.documents import frame, line
 
 FRAME_TIMES_MS = [0, 40, 120, 400, 440, 1000, 1960, 2000]
 """Uneven, as a phone records it."""
@@ -100,14 +99,9 @@ def test_boxes_are_drawn_where_and_when_text_was(tmp_path: Path, store: Embedded
 
 def test_boxes_move_along_the_path_of_a_track(tmp_path: Path, store: EmbeddedStore) -> None:
     write_video(tmp_path / "clip.mp4")
-    store_sign(store)
     right = box_polygon(400, 160, 600, 240)
-    best = frame("clip", 0.04, media=True)
-    track = Appearance(
-        "t", "clip", "GATE", 0.9, NOON_NS, NOON_NS + 10**9, 0.0, 1000.0, best.info.frame_id, 5,
-        ((0.0, BOX), (800.0, right)), closed=True,
-    )  # fmt: skip
-    store.write([frame("clip", 0.04, media=True, appearances=(track,))])
+    for at_s, polygon in ((0.0, BOX), (0.8, right)):
+        store.write([frame("clip", at_s, line(0, "GATE", polygon=polygon), media=True)])
     annotate(tmp_path / "clip.mp4", store, tmp_path / "out.mkv", "clip")
     pictures = read_video(tmp_path / "out.mkv")
     assert is_drawn(pictures[0], 100, 100)
@@ -115,7 +109,7 @@ def test_boxes_move_along_the_path_of_a_track(tmp_path: Path, store: EmbeddedSto
     assert is_drawn(pictures[400], 150, 100)
     assert not is_drawn(pictures[400], 100, 100)
     assert is_drawn(pictures[1000], 200, 100)
-    # Held until a second after the last sighting, as no frame that was read in between tells otherwise.
+    # Held for a second after the last sighting, as no frame that was read since tells otherwise.
     assert not is_drawn(pictures[2000], 200, 100)
 
 

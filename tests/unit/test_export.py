@@ -340,14 +340,24 @@ def track_of(texts: Texts, first_ms: float, last_ms: float, text: str, **changes
     return replace(track, **changes)
 
 
-def test_timeline_takes_the_voted_text_of_a_track(store: EmbeddedStore) -> None:
-    seen = [frame("film.mp4", s, line(0, text, track_id="t"), media=True) for s, text in ((0, "GATF"), (1, "GATE"))]
-    store.write([seen[0], replace(seen[1], appearances=(track_of(seen[1], 0, 1000, "GATE"),))])
+def test_a_sighting_moves_with_its_text(store: EmbeddedStore) -> None:
+    places = (box_polygon(0, 0, 10, 10), box_polygon(100, 0, 110, 10))
+    store.write([frame("film.mp4", s, line(0, "GATE", polygon=place), media=True) for s, place in enumerate(places)])
     (sighting,) = timeline(store, "film.mp4").sightings
     assert (sighting.text, sighting.start_ms, sighting.end_ms) == ("GATE", 0, 2000)
     assert sighting.polygon_at(500) == box_polygon(50, 0, 60, 10)
-    assert sighting.polygon_at(-1) == box_polygon(0, 0, 10, 10)
-    assert sighting.polygon_at(1000) == sighting.polygon_at(9000) == box_polygon(100, 0, 110, 10)
+    assert sighting.polygon_at(-1) == places[0]
+    assert sighting.polygon_at(1000) == sighting.polygon_at(9000) == places[1]
+
+
+def test_a_text_that_changes_in_its_place_is_told_as_it_was_seen(store: EmbeddedStore) -> None:
+    slides = [frame("film.mp4", s, line(0, text, track_id="t"), media=True) for s, text in enumerate(("ONE", "TWO"))]
+    store.write([slides[0], replace(slides[1], appearances=(track_of(slides[1], 0, 1000, "TWO"),))])
+    seen = timeline(store, "film.mp4").sightings
+    assert [(sighting.text, sighting.start_ms, sighting.end_ms) for sighting in seen] == [
+        ("ONE", 0, 1000),
+        ("TWO", 1000, 2000),
+    ]
 
 
 def test_timeline_forgets_what_a_replay_superseded(store: EmbeddedStore) -> None:

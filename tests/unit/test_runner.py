@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ocrstream import runner as runner_module
 from ocrstream.errors import BackpressureError, DeploymentError, PoisonError, StoreError, TransportError
 from ocrstream.messages import (
     CROPS,
@@ -140,6 +141,23 @@ def test_nothing_is_taken_while_it_is_not_admitted() -> None:
     bench.publish(frame(0, "camera", live=True))
     bench.run()
     assert stage.batches == [[2]]
+
+
+def test_a_stream_that_has_gone_quiet_is_told_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "QUIET_S", 0.0)
+    bench = Bench(Recorder())
+    bench.publish(frame(1))
+    stop = threading.Event()
+    thread = threading.Thread(target=bench.runner.run, args=(stop,))
+    thread.start()
+    found: list[int] = []
+    for _ in range(100):
+        found += [delivery.open().info.captured_at_ns for delivery in bench.out.poll(0.1, 10)]  # type: ignore[union-attr]
+        if len(found) == 2:
+            break
+    stop.set()
+    thread.join()
+    assert found == [1, 999]
 
 
 def test_a_replayed_frame_of_a_live_source_is_never_dropped() -> None:

@@ -18,7 +18,7 @@ from indexer.stage import build as build_indexer
 from ocrstream.config import DetectorSettings, IndexerSettings, RecognizerSettings
 from ocrstream.errors import PoisonError
 from ocrstream.geometry import box_polygon
-from ocrstream.messages import Crops, Frame, FrameInfo, Text, Texts, make_frame_id
+from ocrstream.messages import Appearance, Crops, Frame, FrameInfo, Text, Texts, make_frame_id
 from ocrstream.metrics import Metrics
 from ocrstream.models import load_detector, load_recognizer
 from ocrstream.picture import Picture
@@ -29,7 +29,7 @@ from ocrstream.storage.frames import FrameStore
 from ocrstream.transport.memory import MemoryTransport
 from ocrstream.wire import decode, encode
 from pipeline.topology import TOPOLOGY
-from recognizer_consumer.stage import RecognizerStage
+from recognizer_consumer.stage import QUIET_S, RecognizerStage
 from recognizer_consumer.stage import build as build_recognizer
 from recognizer_consumer.voting import LONGEST_PATH, MOST_CANDIDATES, Ballot
 
@@ -135,6 +135,23 @@ def test_a_text_that_has_gone_is_closed_and_one_elsewhere_is_another() -> None:
     assert ("Exit", False, 2) in news
 
 
+def test_a_source_that_has_gone_quiet_is_closed_by_the_others() -> None:
+    finder, reader = detector(), recognizer()
+
+    def read(source_id: str, taken_s: float) -> list[Texts]:
+        taken = frame(1, GATE, source_id=source_id, taken_at_ns=int(taken_s * SECOND_NS))
+        return reader.handle(finder.handle([taken]))
+
+    assert len(read("file", 100)) == 1
+    assert len(read("camera", 100 + QUIET_S - 1)) == 1
+    (seen, closing) = read("camera", 100 + QUIET_S + 1)
+    assert seen.info.source_id == "camera"
+    assert closing.info.source_id == "file"
+    assert [(appearance.text, appearance.closed) for appearance in closing.appearances] == [("Gate B12", True)]
+    assert [texts.info.source_id for texts in reader.finish()] == ["camera"]
+    assert reader.finish() == []
+
+
 def test_the_surest_text_wins_the_vote() -> None:
     ballot = Ballot()
     crops = detector().handle([frame(1, GATE)])[0]
@@ -144,6 +161,38 @@ def test_the_surest_text_wins_the_vote() -> None:
     assert [appearance.text for found in news for appearance in found] == ["GATE 812", "GATE B12"]
     (last,) = ballot.close("hall", 1)
     assert (last.text, last.confidence, last.readings) == ("GATE B12", 0.9, 3)
+
+
+def votes_of(ballot: Ballot, *texts: str, start_s: float = 1.0) -> list[tuple[str, str, bool]]:
+    """Show texts in one place, ten a second; the id, text and end of what the ballot says."""
+    region = detector().handle([frame(1, GATE)])[0].crops[0].region
+    news: list[Appearance] = []
+    for number, text in enumerate(texts):
+        news += ballot.count(frame(start_s + number * 0.1).info, (Text(region, text, 0.9),))
+    return [(appearance.track_id, appearance.text, appearance.closed) for appearance in news]
+
+
+def test_another_text_in_the_same_place_is_another_appearance() -> None:
+    news = votes_of(Ballot(), "ARRIVALS", "ARRIVALS", "DEPARTURES", "DEPARTURES", "DEPARTURES")
+    (first, second) = dict.fromkeys(track_id for track_id, _, _ in news)
+    assert second.startswith(f"{first}~")
+    assert [(track_id == first, text, closed) for track_id, text, closed in news] == [
+        (True, "ARRIVALS", False),
+        (True, "ARRIVALS", True),
+        (False, "DEPARTURES", False),
+    ]
+
+
+def test_one_wild_reading_is_outvoted() -> None:
+    news = votes_of(Ballot(), "ARRIVALS", "ARRIVALS", "|||", "ARRIVALS", "ARRIVAL5")
+    assert [(text, closed) for _, text, closed in news] == [("ARRIVALS", False)]
+
+
+def test_a_recogniser_that_is_started_again_replaces_nothing_it_said_before() -> None:
+    before = votes_of(Ballot(), "EXIT", "EXIT")
+    after = votes_of(Ballot(), "EXIT", "EXIT", start_s=9.0)
+    assert before[0][0] != after[0][0]
+    assert after[0][0].startswith(before[0][0])
 
 
 def test_a_sign_that_is_in_view_for_months_takes_no_more_room() -> None:
