@@ -144,7 +144,7 @@ def _feed(source: Source, store: DocumentStore, metrics: Metrics) -> Feed:
         last = None if source.live else store.last_frame(source.source_id, source.segment)
         if last is not None:
             log.info("%s: goes on behind what was read before", source.source_id)
-        producer.run(stop, None if last is None else last.info)
+        producer.run(stop, None if last is None else last.info, lambda frame_id: store.get(frame_id) is not None)
 
     return feed
 

@@ -164,6 +164,10 @@ class Handover:
             return self._finished and not self._frames
 
 
+class _NoPictureError(SourceError):
+    """It opens like a video, and none of its frames can be decoded."""
+
+
 class Video:
     """An opened video whose frames are taken as the request says."""
 
@@ -186,7 +190,7 @@ class Video:
         # The first frame shows whether this is a video at all, and its rotation.
         self._first = next(self._frames, None)
         if self._first is None:
-            raise SourceError("no picture could be decoded from it")
+            raise _NoPictureError("no picture could be decoded from it")
         request.view.output_wh(*self._first.size_wh)
 
     def describe(self) -> dict[str, Any]:
@@ -401,7 +405,8 @@ def run(control: Connection, memory_fd: int) -> None:
         sender.tell(kind="opened", **video.describe())
         _send_all(video, request, sender, going.get())
     except SourceError as error:
-        sender.tell(kind="failed", reason="unusable", message=str(error))
+        reason = "no-picture" if isinstance(error, _NoPictureError) else "unusable"
+        sender.tell(kind="failed", reason=reason, message=str(error))
     except (av.error.FFmpegError, OSError) as error:
         silent_s = video.idle_s if video is not None else time.monotonic() - began_s
         sender.tell(kind="failed", **_reason(error, request.timeout_s, silent_s))

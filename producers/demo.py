@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -62,7 +62,12 @@ class DemoSource:
         self._view = View.of(settings)
         self._view.output_wh(WIDTH_PX, HEIGHT_PX)
 
-    def frames(self, stop: threading.Event, after: FrameInfo | None = None) -> Iterator[Frame]:
+    def frames(
+        self,
+        stop: threading.Event,
+        after: FrameInfo | None = None,
+        known: Callable[[str], bool] | None = None,  # noqa: ARG002 of images
+    ) -> Iterator[Frame]:
         """Yield frames until the end or `stop`; a recording goes on behind ``after``."""
         now = datetime.datetime.now().astimezone()
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)

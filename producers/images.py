@@ -9,7 +9,7 @@ import logging
 import re
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -59,7 +59,8 @@ class ImageFiles:
         self._jpeg_quality = settings.jpeg_quality
         self._root = root
         self._paths = list(paths)[:: settings.every]
-        if len(paths) == 1:
+        self._is_one_image = len(paths) == 1
+        if self._is_one_image:
             self._read(self._paths[0])
 
     @property
@@ -67,17 +68,23 @@ class ImageFiles:
         """How many images are read."""
         return len(self._paths)
 
-    def frames(self, stop: threading.Event, after: FrameInfo | None = None) -> Iterator[Frame]:
-        """Yield a frame for each image; see `Source.frames`."""
-        done = self._place_of(after)
-        for number, path in enumerate(self._paths[done:], start=done + 1):
+    def frames(
+        self,
+        stop: threading.Event,
+        after: FrameInfo | None = None,  # noqa: ARG002 an image may be added before the last one that was read
+        known: Callable[[str], bool] | None = None,
+    ) -> Iterator[Frame]:
+        """Yield a frame for each image that is not ``known``; see `Source.frames`."""
+        for number, path in enumerate(self._paths, start=1):
             if stop.is_set():
                 return
             self.progress.position_frames = number
             try:
+                if known is not None and known(self._frame_id(path)):
+                    continue
                 frame = self._read(path)
             except SourceError as error:
-                if len(self._paths) == 1:
+                if self._is_one_image:
                     raise
                 log.warning("%s: a damaged image is skipped: %s", self.source_id, error)
                 self.progress.count("skipped")
@@ -87,23 +94,17 @@ class ImageFiles:
     def close(self) -> None:
         """There is nothing to let go of."""
 
-    def _place_of(self, after: FrameInfo | None) -> int:
-        """How many images an earlier run has done that ended with this frame; 0 where it is of other images."""
-        if after is None or after.path is None:
-            return 0
-        name = Path(after.path).name
-        for number, path in enumerate(self._paths, start=1):
-            if path.name == name and path.is_file() and self._frame_id(path) == after.frame_id:
-                return number
-        return 0
-
     def _frame_id(self, path: Path) -> str:
-        return make_frame_id(self.source_id, fingerprint(path), path.relative_to(self._root).as_posix())
+        try:
+            content_id = fingerprint(path)
+        except OSError as error:
+            raise SourceError(f"{path}: it cannot be read: {error.strerror}") from error
+        return make_frame_id(self.source_id, content_id, path.relative_to(self._root).as_posix())
 
     def _read(self, path: Path) -> Frame:
+        frame_id = self._frame_id(path)
         try:
-            content = path.read_bytes()
-            frame_id, modified_ns = self._frame_id(path), path.stat().st_mtime_ns
+            content, modified_ns = path.read_bytes(), path.stat().st_mtime_ns
         except OSError as error:
             raise SourceError(f"{path}: it cannot be read: {error.strerror}") from error
         if not content:

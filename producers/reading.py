@@ -20,8 +20,11 @@ from ocrstream.picture import JPEG_QUALITY, Picture
 from producers.decoder_process import Request
 from producers.progress import Progress
 
-Reason = Literal["credentials", "not-found", "forbidden", "unusable", "nonsense", "timeout", "away", "crashed"]
-"""Why reading failed: ``unusable`` is a video that cannot be read as asked, ``nonsense`` is no video."""
+Reason = Literal[
+    "credentials", "not-found", "forbidden", "unusable", "nonsense", "no-picture", "timeout", "away", "crashed"
+]
+"""Why reading failed: ``unusable`` is a video that cannot be read as asked, ``nonsense`` is no video,
+``no-picture`` looks like one and none of its frames can be decoded."""
 
 STARTING_S = 60.0
 """How long the process itself may take to start, on a machine that is busy with other things."""

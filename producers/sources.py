@@ -6,7 +6,7 @@ import logging
 import socket
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -55,12 +55,16 @@ class Source(Protocol):
     @property
     def total_frames(self) -> int | None: ...  # noqa: D102
 
-    def frames(self, stop: threading.Event, after: FrameInfo | None = None) -> Iterator[Frame]:
+    def frames(
+        self, stop: threading.Event, after: FrameInfo | None = None, known: Callable[[str], bool] | None = None
+    ) -> Iterator[Frame]:
         """Yield frames until the source ends or ``stop`` is set (then within a second).
 
         Args:
             stop: set by anyone who wants it to end.
-            after: a frame of an earlier run: files and folders go on behind it, with the ids they would have had.
+            after: a frame of an earlier run: a file goes on behind it, with the ids its frames would have had.
+            known: whether an earlier run read the frame of this id: of images, exactly the others are read. Images have
+                no order that could be gone on in, since some may be added anywhere.
 
         Raises:
             SourceError: it cannot be read (any more), and trying again would not help.

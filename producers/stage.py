@@ -61,23 +61,29 @@ class Producer:
         """How far into the source's ``total_frames`` it is."""
         return self._source.progress.position_frames
 
-    def run(self, stop: threading.Event, after: FrameInfo | None = None) -> None:
+    def run(
+        self, stop: threading.Event, after: FrameInfo | None = None, known: Callable[[str], bool] | None = None
+    ) -> None:
         """Publish until the source ends or ``stop`` is set.
 
         While the transport is away, a file's reading waits, and a live source goes on with its newest frame.
 
         Args:
             stop: ends it within a second.
-            after: the last frame that was read before; a file or folder goes on behind it. Where it is None they go
-                on behind the frame that the transport remembers, if it does.
+            after: the last frame that was read before; a file goes on behind it. Where it is None it goes on behind
+                the frame that the transport remembers, if it does.
+            known: whether the frame of this id was read before; such images are left out. Where it is None all are
+                sent, again too: that costs time and changes nothing.
 
         Raises:
             SourceError: the source cannot be read (any more); everything before is published.
         """
         if after is None and not self._source.live:
             after = self._last_sent(stop)
+        gave_frames = False
         try:
-            for frame in self._source.frames(stop, after):
+            for frame in self._source.frames(stop, after, known):
+                gave_frames = True
                 self._publish(replace(frame, info=replace(frame.info, taken_at_ns=time.time_ns())), stop)
                 if stop.is_set():
                     break
@@ -85,6 +91,12 @@ class Producer:
             self._confirm(stop)
             if self._skipped:
                 log.warning("%s: %d damaged frames were skipped", self._source.source_id, self._skipped)
+        if after is not None and not gave_frames and not stop.is_set():
+            log.warning(
+                "%s: all of it was read before; to read it with other options give it another name (NAME=FILE), "
+                "or another --data folder",
+                source_key(self._source.source_id, self._source.segment),
+            )
 
     def _publish(self, frame: Frame, stop: threading.Event) -> None:
         if not self._hand_over(frame, stop):

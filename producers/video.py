@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -93,7 +93,12 @@ class VideoFile:
         spans = self._span.parts(count, length_ms, self._settings.fps)
         return [VideoFile(self._spec, self._settings, span, number) for number, span in enumerate(spans)]
 
-    def frames(self, stop: threading.Event, after: FrameInfo | None = None) -> Iterator[Frame]:
+    def frames(
+        self,
+        stop: threading.Event,
+        after: FrameInfo | None = None,
+        known: Callable[[str], bool] | None = None,  # noqa: ARG002 of images
+    ) -> Iterator[Frame]:
         """Yield frames to the end; see `Source.frames`."""
         behind_ms = self._place_of(after)
         restarts = 0
@@ -236,7 +241,12 @@ class LiveStream:
         self._reached = False
         self._refusals = 0
 
-    def frames(self, stop: threading.Event, after: FrameInfo | None = None) -> Iterator[Frame]:  # noqa: ARG002 live
+    def frames(
+        self,
+        stop: threading.Event,
+        after: FrameInfo | None = None,  # noqa: ARG002 live
+        known: Callable[[str], bool] | None = None,  # noqa: ARG002 of images
+    ) -> Iterator[Frame]:
         """Yield frames until ``stop``; see `Source.frames`. Nothing can be gone on behind."""
         outage = _Outage(self.source_id)
         while not stop.is_set():
@@ -274,7 +284,7 @@ class LiveStream:
             self.close()
 
     def _check_refusal(self, error: ReadingError) -> None:
-        refused = error.reason in ("credentials", "not-found", "forbidden", "unusable")
+        refused = error.reason in ("credentials", "not-found", "forbidden", "unusable", "no-picture")
         # A web page where a stream should be stays one; a camera that hangs up in the middle of a sentence does not.
         if not refused and not (error.reason == "nonsense" and self._spec.scheme in ("http", "https", "camera")):
             return
@@ -401,6 +411,12 @@ def _explain(spec: SourceSpec, error: ReadingError) -> str:
     """A failure as a sentence for the user, without credentials."""
     remote = "://" in spec.shown
     why = spec.scrub(str(error))
+    about_pipes = (
+        "; an MP4 whose index is at its end cannot be read from a pipe: name the file instead, "
+        "or convert it with -movflags +faststart"
+        if _is_pipe(spec)
+        else ""
+    )
     check_network = "check that it is switched on, its address and the network"
     advice = {
         "credentials": f"the server refuses user or password; write them as {spec.scheme}://USER:PASSWORD@HOST/… "
@@ -408,7 +424,8 @@ def _explain(spec: SourceSpec, error: ReadingError) -> str:
         "not-found": "the server has no such stream; check the path behind the host" if remote else "it is not there",
         "forbidden": "reading it is not allowed; check its permissions",
         "unusable": f"it cannot be read as a video: {why}",
-        "nonsense": f"it cannot be read as a video: {why}; check that it is one, and whole",
+        "nonsense": f"it cannot be read as a video: {why}; check that it is one, and whole{about_pipes}",
+        "no-picture": f"it cannot be read as a video: {why}{about_pipes}",
         "timeout": f"{why}; {check_network if remote else 'check the disk or device'}",
         "away": f"it cannot be reached: {why}; {check_network}" if remote else f"it cannot be read: {why}",
         "crashed": f"{why}; it may be damaged: convert it with another program first",

@@ -401,6 +401,15 @@ def test_nothing_on_standard_input() -> None:
     assert "SourceError: -: it cannot be read as a video" in result.stderr
 
 
+def test_an_index_at_the_end_on_standard_input(clips: Path) -> None:
+    content = (clips / "clip.mp4").read_bytes()
+    assert content.index(b"mdat") < content.index(b"moov")
+    with subprocess.Popen(["cat", str(clips / "clip.mp4")], stdout=subprocess.PIPE) as cat:
+        result = subprocess.run([sys.executable, "-c", READ_STDIN], stdin=cat.stdout, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "name the file instead, or convert it with -movflags +faststart" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

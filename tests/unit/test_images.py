@@ -6,6 +6,7 @@ import os
 import struct
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import pytest
 
 from ocrstream.config import ProducerSettings
 from ocrstream.errors import SourceError
-from ocrstream.messages import Frame, FrameInfo
+from ocrstream.messages import Frame
 from producers.sources import Source, open_sources
 
 
@@ -30,8 +31,8 @@ def open_one(path: Path | str, settings: ProducerSettings | None = None) -> Sour
     return source
 
 
-def read(source: Source, after: FrameInfo | None = None) -> list[Frame]:
-    return list(source.frames(threading.Event(), after))
+def read(source: Source, known: Callable[[str], bool] | None = None) -> list[Frame]:
+    return list(source.frames(threading.Event(), known=known))
 
 
 @pytest.fixture
@@ -78,17 +79,26 @@ def test_a_glob(folder: Path) -> None:
     assert [Path(str(frame.info.path)).relative_to(folder).as_posix() for frame in frames] == ["10.png", "a/1.png"]
 
 
-def test_every_nth_image_and_going_on_behind_one(folder: Path) -> None:
-    frames = [frame.info for frame in read(open_one(folder, ProducerSettings(every=2)))]
-    assert [Path(str(info.path)).name for info in frames] == ["1.PNG", "10.png", "A2.jpeg"]
-    everything = [frame.info for frame in read(open_one(folder))]
-    assert [frame.info for frame in read(open_one(folder), after=everything[1])] == everything[2:]
+def test_every_nth_image(folder: Path) -> None:
+    frames = read(open_one(folder, ProducerSettings(every=2)))
+    assert [Path(str(frame.info.path)).name for frame in frames] == ["1.PNG", "10.png", "A2.jpeg"]
 
 
-def test_a_frame_of_other_images_is_not_gone_on_behind(folder: Path) -> None:
-    second = read(open_one(folder))[1].info
+def test_exactly_the_images_that_are_not_known_are_read(folder: Path) -> None:
+    before = {frame.info.frame_id for frame in read(open_one(folder))}
+    source = open_one(folder)
+    assert read(source, before.__contains__) == []
+    assert source.progress.position_frames == 5
+    write(folder / "0.jpg", 150)
     write(folder / "2.jpg", 200)
-    assert len(read(open_one(folder), after=second)) == 5
+    os.utime(folder / "0.jpg", ns=(0, 1))
+    frames = read(open_one(folder), before.__contains__)
+    assert [Path(str(frame.info.path)).name for frame in frames] == ["0.jpg", "2.jpg"]
+
+
+def test_all_images_are_read_whatever_was_the_last_one(folder: Path) -> None:
+    last = read(open_one(folder))[-1].info
+    assert len(list(open_one(folder).frames(threading.Event(), last))) == 5
 
 
 def test_ids_follow_content_and_place_in_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -111,6 +121,12 @@ def test_damaged_images_in_a_folder_are_skipped_and_counted(folder: Path, caplog
         assert len(read(source)) == 5
     assert events == [("skipped", 1)] * 3
     assert all(name in caplog.text for name in ("3.jpg", "4.jpg", "5.png"))
+
+
+def test_the_only_image_left_by_every_may_be_damaged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder / "1.PNG").write_bytes(b"not an image")
+    assert read(open_one(folder, ProducerSettings(every=6))) == []
+    assert "a damaged image is skipped" in caplog.text
 
 
 def huge_png(width: int, height: int) -> bytes:

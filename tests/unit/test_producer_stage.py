@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -32,10 +32,14 @@ class Numbers:
     def __init__(self, count: int, *, live: bool = False, fails: bool = False) -> None:
         self.live = live
         self.progress = Progress()
+        self.known: Callable[[str], bool] | None = None
         self._count = count
         self._fails = fails
 
-    def frames(self, stop: threading.Event, after: FrameInfo | None = None) -> Iterator[Frame]:
+    def frames(
+        self, stop: threading.Event, after: FrameInfo | None = None, known: Callable[[str], bool] | None = None
+    ) -> Iterator[Frame]:
+        self.known = known
         first = 0 if after is None else after.captured_at_ns + 1
         for number in range(first, self._count):
             self.progress.position_ms = number * 10.0
@@ -121,6 +125,22 @@ def test_it_goes_on_behind_what_the_transport_remembers() -> None:
     transport.kept["cam"] = "{damaged"
     run(Numbers(2), transport)
     assert transport.arrived[6:] == [0, 1]
+
+
+def test_a_source_with_nothing_left_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    transport = FlakyTransport()
+    run(Numbers(4), transport)
+    assert "read before" not in caplog.text
+    run(Numbers(4), transport)
+    assert transport.arrived == [0, 1, 2, 3]
+    assert "cam: all of it was read before; to read it with other options give it another name" in caplog.text
+
+
+def test_the_source_is_told_what_is_known() -> None:
+    source = Numbers(1)
+    Producer(source, FlakyTransport(), Metrics()).run(threading.Event(), known="a".__eq__)  # type: ignore[arg-type]
+    assert source.known is not None
+    assert (source.known("a"), source.known("b")) == (True, False)
 
 
 def test_a_broker_that_does_not_remember_yet_is_asked_again() -> None:
