@@ -31,6 +31,8 @@ fix: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+DATA ?=
+
 bench: $(STAMP)  ## every measurement on this machine, kept in benchmarks/results; about 30 minutes, nothing else running
 	sh tests/services/install.sh
 	$(BIN)/python -m benchmarks.throughput frames --save
@@ -39,6 +41,7 @@ bench: $(STAMP)  ## every measurement on this machine, kept in benchmarks/result
 	$(BIN)/python -m benchmarks.latency live --save
 	$(BIN)/python -m benchmarks.memory --save
 	$(BIN)/python -m benchmarks.memory --page --save
+	$(if $(DATA),$(BIN)/python -m benchmarks.accuracy "$(DATA)")
 
 docs: $(STAMP)  ## write the tables in docs/ that follow from the code
 	$(BIN)/python docs/generate.py

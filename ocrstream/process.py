@@ -106,11 +106,11 @@ def set_up_logging(handler: logging.Handler | None = None) -> None:
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; a second SIGINT interrupts for good."""
+    """An event that SIGTERM or SIGINT sets; a second one of either interrupts for good."""
     stop = threading.Event()
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 

@@ -27,13 +27,22 @@ COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; returns the exit code."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_not_understood(arguments.command, unknown))
     if arguments.command is None:
         parser.print_help()
         return 2
     command: Command = arguments.command
     set_up_logging()
     return execute(command.run, arguments)
+
+
+def _not_understood(command: Command | None, unknown: Sequence[str]) -> str:
+    is_query = command is documents.SEARCH and unknown[0].startswith("-") and not unknown[0].startswith("--")
+    if is_query:
+        return f"write -- before a query that begins with a minus: ocrstream search -- {' '.join(unknown)}"
+    return f"unrecognized arguments: {' '.join(unknown)}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ from ocrstream.process import Command, kafka_transport, stop_on_signals
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Delivery, Transport
 from ocrstream.wire import decode, encode
+from pipeline.status import count_of
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def _list(letters: Sequence[DeadLetter], *, with_traceback: bool) -> int:
         sys.stdout.write(f"    the {letter.stage} stage: {letter.reason}\n")
         if with_traceback:
             sys.stdout.write("".join(f"    {row}\n" for row in letter.traceback.splitlines()))
-    sys.stderr.write(f"{len(letters)} dead letters.\n")
+    sys.stderr.write(f"{count_of(len(letters), 'dead letter')}.\n")
     return 0
 
 

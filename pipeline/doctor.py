@@ -34,6 +34,7 @@ from ocrstream.process import Command
 from ocrstream.storage.elastic import ElasticStore
 from ocrstream.storage.embedded import FILE_NAME, EmbeddedStore
 from ocrstream.transport.kafka import KafkaTransport
+from pipeline.status import count_of
 
 LITTLE_SPACE_GB = 5.0
 PACKAGES = ("av", "opencv-python-headless", "onnxruntime", "rapidocr", "kafka-python", "crc32c", "elasticsearch")
@@ -125,7 +126,8 @@ def _elasticsearch(settings: ElasticsearchSettings) -> str:
     with closing(ElasticStore(settings)) as store:
         store.check()
         sources = store.sources()
-    return f"templates are in place; {sum(source.frames for source in sources)} frames of {len(sources)} sources"
+    frames = sum(source.frames for source in sources)
+    return f"templates are in place; {count_of(frames, 'frame')} of {count_of(len(sources), 'source')}"
 
 
 def _data(settings: DataSettings) -> str:

@@ -1,29 +1,31 @@
-"""The commands over what was read: ``search``, ``export``, ``import``, ``annotate`` and ``retention``."""
+"""The commands over what was read: ``search``, ``export``, ``import`` and ``retention``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 from indexer.importing import import_regions
 from indexer.retention import enforce
 from ocrstream.config import Configuration, DataSettings, ElasticsearchSettings, add_flags
-from ocrstream.errors import ConfigError
+from ocrstream.errors import ConfigError, StoreError
 from ocrstream.messages import FrameInfo
 from ocrstream.process import Command
 from ocrstream.query import parse
 from ocrstream.storage import Filter
 from ocrstream.storage.frames import FrameStore
 from ocrstream.storage.opening import open_documents, open_frames
+from pipeline.status import count_of
 from search.asking import parse_time
-from search.export import FORMATS, KINDS, BoxesReport, ImageFiles, export, export_boxes
+from search.export import FORMATS, KINDS, SUBTITLES, BoxesReport, ImageFiles, export, export_boxes
 from search.pictures import StoredPictures
 from search.showing import Card, fold, format_media_time, hit_json
 
@@ -95,7 +97,7 @@ def _search(arguments: argparse.Namespace) -> int:
         sys.stderr.write("Nothing found. Try fewer words, a beginning (board*) or a near miss (boarding~).\n")
         return 1
     more = "" if page.total_is_exact else "at least "
-    sys.stderr.write(f"{len(page.hits)} of {more}{page.total} frames.\n")
+    sys.stderr.write(f"{len(page.hits)} of {more}{count_of(page.total, 'frame')}.\n")
     return 0
 
 
@@ -103,7 +105,7 @@ def _say_card(card: Card, picture: str) -> None:
     info = card.texts.info
     when = datetime.fromtimestamp(info.captured_at_ns / 1e9).astimezone()
     place = f" at {format_media_time(info.media_time_ms)}" if info.media_time_ms is not None else ""
-    also = f" and {len(card.others)} more frames nearby" if card.others else ""
+    also = f" and {count_of(len(card.others), 'more frame')} nearby" if card.others else ""
     _say(f"{when:%Y-%m-%d %H:%M:%S}  {info.source_id}{place}{also}")
     for line in card.found or card.lines:
         _say(f"    {line.line.confidence:4.0%}  {line.line.text}")
@@ -142,38 +144,84 @@ def _export(arguments: argparse.Namespace) -> int:
         if arguments.boxes:
             pictures = ImageFiles(StoredPictures(open_frames(configuration)))
             return _say_boxes(export_boxes(store, where, pictures, Path(arguments.boxes)), arguments.boxes)
-        with _open_or_standard(arguments.output, "w") as out:
+        with _written(arguments.output) as out:
             count = export(store, where, arguments.format, out, kind=arguments.kind)
-    sys.stderr.write(f"{count} {arguments.kind} exported.\n")
+    noun = "cue" if arguments.format in SUBTITLES else arguments.kind.removesuffix("s")
+    sys.stderr.write(f"{count_of(count, noun)} exported.\n")
     return 0
 
 
 def _say_boxes(report: BoxesReport, directory: str) -> int:
-    sys.stderr.write(f"{report.crops} crops of {report.frames} pictures in {directory}.\n")
+    crops, pictures = count_of(report.crops, "crop"), count_of(report.frames, "picture")
+    sys.stderr.write(f"{crops} of {pictures} in {directory}.\n")
     for name in report.without_picture:
         sys.stderr.write(f"left out, its picture is not there any more: {name}\n")
     return 1 if report.without_picture else 0
 
 
 @contextmanager
-def _open_or_standard(path: str | None, mode: Literal["r", "w"]) -> Iterator[TextIO]:
-    """A text file, or standard input or output for ``-`` and None."""
-    is_standard = path is None or path == "-"
-    if is_standard and mode == "w":
-        yield sys.stdout
-        return
-    with ExitStack() as stack:
-        try:
-            # What is no UTF-8 is found line by line, so that one such line does not cost the others.
-            errors = "surrogateescape" if mode == "r" else "strict"
-            place = sys.stdin.fileno() if is_standard else str(path)
-            file = stack.enter_context(
-                open(place, mode, encoding="utf-8", errors=errors, newline="", closefd=not is_standard)
-            )
-        except OSError as error:
-            verb = "read" if mode == "r" else "written"
-            raise ConfigError(f"{path} cannot be {verb}: {error.strerror}") from error
+def _read(path: str) -> Iterator[TextIO]:
+    """A text file to read, or standard input for ``-``.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    is_standard = path == "-"
+    try:
+        # What is no UTF-8 is found line by line, so that one such line does not cost the others.
+        place = sys.stdin.fileno() if is_standard else path
+        file = open(place, encoding="utf-8", errors="surrogateescape", newline="", closefd=not is_standard)  # noqa: SIM115
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
         yield file
+
+
+@contextmanager
+def _written(path: str | None) -> Iterator[TextIO]:
+    """A text file to write, or standard output for ``-`` and None; a file has its name once it is complete.
+
+    Raises:
+        ConfigError: it cannot be opened.
+        StoreError: it cannot be written to the end; a file of that name is left as it was.
+    """
+    if path is None or path == "-":
+        with _told_of_a_full_disk("standard output"):
+            yield sys.stdout
+            sys.stdout.flush()
+        return
+    name = Path(path)
+    # A pipe, a device or a link stays what it is.
+    is_plain = not name.is_symlink() and (name.is_file() or not name.exists())
+    place = name.with_name(f".{name.name}.{os.getpid()}") if is_plain else name
+    try:
+        file = place.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with _told_of_a_full_disk(path):
+            with file:
+                yield file
+            if is_plain:
+                place.replace(name)
+    finally:
+        if is_plain:
+            place.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_of_a_full_disk(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if name == "standard output":
+            # Python would write what is left in its buffer once more at exit, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StoreError(
+            f"{name} cannot be written to its end: {error.strerror}; make room, or give another place with -o"
+        ) from error
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +231,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 def _import(arguments: argparse.Namespace) -> int:
     configuration = Configuration(arguments)
-    with _open_or_standard(arguments.file, "r") as lines, open_documents(configuration, create=True) as store:
+    with _read(arguments.file) as lines, open_documents(configuration, create=True) as store:
         report = import_regions(lines, store)
     for problem in report.problems:
         sys.stderr.write(f"{arguments.file}, {problem}\n")

@@ -110,6 +110,8 @@ def _load(name: str) -> Image:
     try:
         encoded = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return Picture.from_encoded(encoded).array()
+    except IsADirectoryError as error:
+        raise SourceError(f"{name} is a folder: give image files, or `ocrstream run {name}` for a folder") from error
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}") from error
     except MalformedRecordError as error:

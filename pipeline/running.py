@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -21,6 +22,8 @@ from ocrstream.config import (
     SearchSettings,
     add_flags,
 )
+from ocrstream.errors import StoreError
+from ocrstream.messages import source_key
 from ocrstream.metrics import Metrics
 from ocrstream.process import Command, set_up_logging, stop_on_signals
 from ocrstream.storage import DocumentStore
@@ -28,7 +31,7 @@ from ocrstream.storage.opening import open_documents, open_frames
 from ocrstream.transport.memory import MemoryTransport
 from pipeline.dead_letters import FOLDER, DeadLetterFolder
 from pipeline.embedded import Embedded, Feed
-from pipeline.status import Gauge, StatusLine, describe, summarise
+from pipeline.status import Gauge, Goal, Status, StatusLine, count_of, describe, summarise
 from producers.sources import SOURCES_HELP, Source, open_sources
 from producers.stage import Producer
 from search import web
@@ -37,6 +40,9 @@ from search.pictures import StoredPictures
 log = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 0.5
+
+DRAIN_PATIENCE_S = 30.0
+"""How long draining waits while nothing moves: a full disk would keep it waiting for ever."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
             server = stack.enter_context(web.PageServer(app, search.host, search.port))
             log.info("search page: %s (stop with Ctrl-C)", server.address)
         reading.run()
-    directory = configuration.section(DataSettings).dir
-    sys.stderr.write(f"Search it: ocrstream search WORD --data {directory}, or ocrstream serve --data {directory}\n")
+    if reading.metrics.count("indexer.frames"):
+        place = f"--data {configuration.section(DataSettings).dir}"
+        sys.stderr.write(f"Search it: ocrstream search WORD {place}, or ocrstream serve {place}\n")
     return 0
 
 
@@ -96,7 +103,7 @@ class Reading:
             self._embedded = Embedded(configuration, store, self.frames, letters, self.metrics, live=live)
             opening.callback(self._embedded.close)
             self._stack = opening.pop_all()
-        self._gauge = Gauge(self.metrics, [partial(_share_done, source) for source in self._sources])
+        self._gauge = Gauge(self.metrics, [self._goal(source) for source in self._sources])
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +115,7 @@ class Reading:
         """Read to the end, or until a stop is asked for.
 
         Raises:
+            StoreError: a stop was asked for, and the store takes nothing.
             OcrstreamError: a stage or a source failed.
         """
         self._embedded.start([_feed(source, self._store, self.metrics) for source in self._sources])
@@ -120,22 +128,71 @@ class Reading:
         status = self._gauge.read()
         return web.Status(status.frames_in, status.read, status.dropped, status.delay_s, status.texts_per_s)
 
+    def _goal(self, source: Source) -> Goal:
+        """How far a source is, what earlier runs have stored of it included."""
+        stored = 0
+        if source.total_frames is not None:
+            stored = sum(known.frames for known in self._store.sources() if known.source_id == source.source_id)
+        elif source.total_ms is not None and not source.live:
+            last = self._store.last_frame(source.source_id, source.segment)
+            if last is not None and last.info.media_time_ms is not None:
+                self.metrics.set("indexer.media_time_ms", last.info.media_time_ms, source_id=last.info.key)
+        return partial(share_searchable, source, self.metrics, stored)
+
 
 def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
-    """Show the status until the end; the first Ctrl-C (or SIGTERM) drains, a second one ends at once."""
+    """Show the status until the end; the first Ctrl-C (or SIGTERM) drains, a second one ends at once.
+
+    Raises:
+        KeyboardInterrupt: a second signal came; what was not stored by then is lost to this run.
+        StoreError: while draining nothing moved for `DRAIN_PATIENCE_S`; likewise.
+    """
     with stop_on_signals() as stop:
-        drained = False
+        draining: _Draining | None = None
         try:
             while not embedded.wait(STATUS_EVERY_S):
-                if stop.is_set() and not drained:
-                    drained = True
+                if stop.is_set() and draining is None:
                     log.info("stopping: finishing what was taken in (Ctrl-C again ends at once)")
                     embedded.drain()
-                status = describe(gauge.read())
-                line.show(f"finishing | {status}" if drained else status)
-        except KeyboardInterrupt:
+                    draining = _Draining(embedded.metrics)
+                status = gauge.read()
+                line.show(describe(status) if draining is None else f"finishing | {describe(status)}")
+                if draining is not None:
+                    draining.check(status)
+        except (KeyboardInterrupt, StoreError):
             embedded.abort()
+            line.finish(describe(gauge.read()))
             raise
+
+
+class _Draining:
+    """Notices that nothing moves any more: no counter changes but those of attempts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._seen: dict[str, int] = {}
+        self._since_s = time.monotonic()
+
+    def check(self, status: Status) -> None:
+        """Look whether anything has moved.
+
+        Raises:
+            StoreError: the patience is over.
+        """
+        counts = self._metrics.counts()
+        moved = {name: counts[name] for name in counts if not name.endswith((".retries", ".backpressure"))}
+        if moved != self._seen:
+            self._seen, self._since_s = moved, time.monotonic()
+        elif time.monotonic() - self._since_s >= DRAIN_PATIENCE_S:
+            raise StoreError(_not_stored(status))
+
+
+def _not_stored(status: Status) -> str:
+    left = max(status.frames_in - status.read - status.dropped, 0)
+    return (
+        f"the store takes nothing; {count_of(left, 'frame')} taken in {'was' if left == 1 else 'were'} not stored; "
+        "a file goes on there next time"
+    )
 
 
 def _feed(source: Source, store: DocumentStore, metrics: Metrics) -> Feed:
@@ -149,13 +206,28 @@ def _feed(source: Source, store: DocumentStore, metrics: Metrics) -> Feed:
     return feed
 
 
-def _share_done(source: Source) -> float | None:
-    """How far a source with an end is, 0 to 1."""
+def share_searchable(source: Source, metrics: Metrics, stored: int = 0) -> float | None:
+    """How much of a source with an end can be searched, 0 to 1; None for one without.
+
+    Args:
+        source: how long it is and how far it is read.
+        metrics: how far it is indexed.
+        stored: of a folder, the frames that an earlier run has stored.
+    """
     if source.total_frames:
-        return min(source.progress.position_frames / source.total_frames, 1.0)
-    if source.total_ms and source.progress.position_ms is not None:
-        return min(source.progress.position_ms / source.total_ms, 1.0)
-    return None
+        done = stored + sum(metrics.count(name, source_id=source.source_id) for name in _DONE_WITH)
+        # The store may hold images that are no longer in the folder.
+        return min(done, source.progress.position_frames) / source.total_frames
+    if not source.total_ms:
+        return None
+    if source.live:
+        return min((source.progress.position_ms or 0.0) / source.total_ms, 1.0)
+    place_ms = metrics.gauge("indexer.media_time_ms", source_id=source_key(source.source_id, source.segment))
+    return 0.0 if place_ms is None else min(max(place_ms - source.start_ms, 0.0) / source.total_ms, 1.0)
+
+
+_DONE_WITH = ("indexer.frames", "producer.skipped")
+"""What counts the images of a folder that nothing is left to do for: stored, or damaged."""
 
 
 COMMAND = Command("run", "Read sources and serve the search page, all in one process.", add_arguments, run)

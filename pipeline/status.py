@@ -117,11 +117,16 @@ def describe(status: Status) -> str:
 
 def summarise(status: Status) -> str:
     """What a run has done, as one line for its end."""
-    parts = [f"done: {status.frames_in} frames in", f"{status.read} read", f"{status.dropped} dropped"]
-    parts.append(f"{status.texts} texts")
+    parts = [f"done: {count_of(status.frames_in, 'frame')} in", f"{status.read} read", f"{status.dropped} dropped"]
+    parts.append(count_of(status.texts, "text"))
     if status.dead_letters:
         parts.append(f"{status.dead_letters} set aside (ocrstream dead-letters)")
     return ", ".join(parts)
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number of things as people say it: ``1 frame``, ``2 frames``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _clock(seconds: float) -> str:

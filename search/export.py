@@ -31,6 +31,8 @@ from search.timeline import Cue, cues, timeline
 Format = Literal["jsonl", "csv", "srt", "vtt"]
 Kind = Literal["regions", "appearances"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "srt", "vtt")
+SUBTITLES: tuple[Format, ...] = ("srt", "vtt")
+"""Made of cues, whatever the kind."""
 KINDS: tuple[Kind, ...] = ("regions", "appearances")
 
 REGION_COLUMNS = (
@@ -82,7 +84,7 @@ def export(store: DocumentStore, where: Filter, format: Format, out: TextIO, kin
     """
     if format not in FORMATS or kind not in KINDS:
         raise ConfigError(f"cannot export {kind} as {format}: give {', '.join(FORMATS)}, and {' or '.join(KINDS)}")
-    if format in ("srt", "vtt"):
+    if format in SUBTITLES:
         source_id = _only_source(store, where, format)
         return _write_cues(cues(timeline(store, source_id, where).sightings), format, out)
     if format == "csv":

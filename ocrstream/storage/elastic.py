@@ -493,7 +493,9 @@ class ElasticStore:
                 "server's certificate in OCRSTREAM_ELASTICSEARCH_CA_FILE"
             ) from error
         except elasticsearch.TransportError as error:
-            raise StoreError(f"Elasticsearch at {self._shown} does not answer: {_short(error)}") from error
+            raise StoreError(
+                f"Elasticsearch at {self._shown} does not answer: {_short(error)}; check the address, and that it runs"
+            ) from error
 
     def _explanation(self, error: elasticsearch.ApiError) -> Exception:
         status, reason = error.status_code, _reason_of(error.body)

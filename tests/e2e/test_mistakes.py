@@ -1,6 +1,7 @@
 """What a person can get wrong: one sentence that says what to do, and an exit code; no traceback, nothing lost."""
 
 import socket
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from ocrstream_test_engines import make_picture
 
 from ocrstream.picture import encode_jpeg
-from tests.e2e.commands import PATIENCE_S, ocrstream, running
+from tests.e2e.commands import PATIENCE_S, PROGRAM, ocrstream, running
 from tests.e2e.test_embedded import ENGINES, identities, pictures
 from tests.e2e.videos import write_video
 
@@ -54,7 +55,7 @@ STORED = ("--data", "data")
         (("run", "clip.mkv", "--data", "good.jpg"), "the data folder good.jpg cannot be made"),
         (("run", "clip.mkv", "--data", "/proc/ocrstream"), "the data folder /proc/ocrstream cannot be made"),
         (("index", "--kafka", "nobody:9092"), "which Elasticsearch? Give --elasticsearch URL"),
-        (("read", "folder", *ENGINES), "folder cannot be read: Is a directory"),
+        (("read", "folder", *ENGINES), "folder is a folder: give image files, or `ocrstream run folder` for a folder"),
         (("read", "text.mp4", *ENGINES), "text.mp4: not an image (17 bytes)\n"),
         (("import", "folder", *STORED), "folder cannot be read: Is a directory"),
         (("search", "(gate", *STORED), "an opening parenthesis is never closed: add )"),
@@ -168,3 +169,21 @@ def test_a_source_that_fails_on_the_way_leaves_the_others_alone(things: Path, tm
         assert "secret" not in run.output
         assert "Traceback" not in run.output
     assert len(identities(tmp_path / "data")) == 15
+
+
+def test_a_full_disk_behind_standard_output_is_told_of(things: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "export", "--data", things / "data"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == [
+        "ocrstream: standard output cannot be written to its end: No space left on device; make room, or give another "
+        "place with -o"
+    ]
+
+
+def test_a_run_that_read_nothing_does_not_invite_to_search(things: Path, tmp_path: Path) -> None:
+    run = ("run", things / "clip.mkv", "--no-serve", "--data", tmp_path / "data", *ENGINES)
+    assert "Search it: ocrstream search WORD" in ocrstream(*run).stderr
+    assert "Search it" not in ocrstream(*run).stderr

@@ -3,15 +3,26 @@
 import argparse
 import io
 import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ocrstream.errors import ConfigError, OcrstreamError, StoreError
 from ocrstream.metrics import Metrics
 from ocrstream.process import execute
+from ocrstream.storage.embedded import EmbeddedStore
+from pipeline import running
 from pipeline.cli import COMMANDS, main
-from pipeline.status import Gauge, Status, StatusLine, describe, summarise
+from pipeline.running import follow, share_searchable
+from pipeline.status import Gauge, Status, StatusLine, count_of, describe, summarise
 from pipeline.topology import TOPOLOGY
+from producers.progress import Progress
+from tests.documents import frame
 
 NAMES = [command.name for _, commands in COMMANDS for command in commands]
 
@@ -114,3 +125,166 @@ def test_a_log_file_gets_the_status_now_and_then_and_no_control_characters() -> 
         line.show(f"status {number}")
     line.finish("done")
     assert log.getvalue() == "status 0\ndone\n"
+
+
+def test_a_query_that_begins_with_a_minus_needs_two_dashes_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["search", "gate", "-boarding"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "write -- before a query that begins with a minus: ocrstream search -- -boarding" in said
+
+
+@pytest.mark.parametrize("arguments", [["search", "--bording"], ["doctor", "-x"]])
+def test_an_unknown_flag_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert f"unrecognized arguments: {arguments[-1]}" in capsys.readouterr().err
+
+
+def test_one_thing_is_not_told_of_as_many() -> None:
+    assert [count_of(number, "frame") for number in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
+
+
+class Run:
+    """An embedded pipeline of which only the counters move: ``steps[n]`` is done in the n-th wait."""
+
+    def __init__(self, *steps: Callable[["Run"], object]) -> None:
+        self.metrics = Metrics()
+        self.steps = list(steps)
+        self.asked: list[str] = []
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        if self.steps:
+            self.steps.pop(0)(self)
+            return False
+        return True
+
+    def drain(self) -> None:
+        self.asked.append("drain")
+
+    def abort(self) -> None:
+        self.asked.append("abort")
+
+    def follow(self) -> None:
+        follow(self, Gauge(self.metrics), StatusLine(io.StringIO()))  # type: ignore[arg-type]
+
+
+def signalled(number: int) -> Callable[[Run], object]:
+    return lambda run: os.kill(os.getpid(), number)
+
+
+def counted(name: str, amount: int = 1) -> Callable[[Run], object]:
+    return lambda run: run.metrics.add(name, amount)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_drains_and_a_second_one_ends_at_once(first: int, second: int) -> None:
+    run = Run(signalled(first), counted("indexer.frames"), signalled(second), counted("indexer.frames"))
+    with pytest.raises(KeyboardInterrupt):
+        run.follow()
+    assert run.asked == ["drain", "abort"]
+    assert len(run.steps) == 1
+
+
+def test_draining_ends_when_nothing_moves_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "DRAIN_PATIENCE_S", 0.0)
+    retry = counted("indexer.retries")
+    run = Run(counted("producer.frames", 7), counted("indexer.frames", 4), signalled(signal.SIGTERM), *[retry] * 9)
+    with pytest.raises(StoreError, match="the store takes nothing; 3 frames taken in were not stored; a file goes on"):
+        run.follow()
+    assert run.asked == ["drain", "abort"]
+    assert len(run.steps) == 8
+
+
+def test_draining_lasts_as_long_as_something_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "DRAIN_PATIENCE_S", 0.0)
+    run = Run(counted("producer.frames"), signalled(signal.SIGTERM), *[counted("indexer.frames")] * 9)
+    run.follow()
+    assert run.asked == ["drain"]
+
+
+def test_without_a_stop_a_store_that_takes_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "DRAIN_PATIENCE_S", 0.0)
+    run = Run(*[counted("indexer.retries")] * 9)
+    run.follow()
+    assert run.asked == []
+
+
+def source(**changes: Any) -> Any:
+    values = {"source_id": "hall", "segment": None, "live": False, "start_ms": 0.0, "total_ms": None}
+    return SimpleNamespace(**{**values, "total_frames": None, "progress": Progress(), **changes})
+
+
+def test_a_file_is_as_far_as_it_can_be_searched() -> None:
+    part = source(segment=1, start_ms=10_000.0, total_ms=10_000.0, progress=Progress(position_ms=9000.0))
+    metrics = Metrics()
+    assert share_searchable(part, metrics) == 0
+    metrics.set("indexer.media_time_ms", 99_000.0, source_id="hall#2")
+    metrics.set("indexer.media_time_ms", 12_500.0, source_id="hall#1")
+    assert share_searchable(part, metrics) == 0.25
+    metrics.set("indexer.media_time_ms", 20_001.0, source_id="hall#1")
+    assert share_searchable(part, metrics) == 1
+
+
+def test_a_folder_is_as_far_as_its_images_are_stored_or_damaged() -> None:
+    folder, metrics = source(total_frames=10, progress=Progress(position_frames=8)), Metrics()
+    metrics.add("producer.frames", 7, source_id="hall")
+    assert share_searchable(folder, metrics) == 0
+    metrics.add("indexer.frames", 3, source_id="hall")
+    metrics.add("indexer.frames", 5, source_id="other")
+    metrics.add("producer.skipped", 1, source_id="hall")
+    assert share_searchable(folder, metrics) == 0.4
+    assert share_searchable(folder, metrics, stored=2) == 0.6
+    assert share_searchable(folder, metrics, stored=100) == 0.8
+
+
+def test_a_camera_has_no_end() -> None:
+    assert share_searchable(source(live=True), Metrics()) is None
+    demo = source(live=True, total_ms=4000.0, progress=Progress(position_ms=1000.0))
+    assert share_searchable(demo, Metrics()) == 0.25
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    store = EmbeddedStore(tmp_path / "data")
+    store.write([frame("film.mp4", 3, "TITLE", media=True)])
+    store.close()
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("format", "said"), [("srt", "1 cue exported.\n"), ("vtt", "1 cue exported.\n"), ("csv", "1 region exported.\n")]
+)
+def test_an_export_says_what_it_wrote(
+    format: str, said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["export", "--format", format, "-o", str(out), "--data", str(data)]) == 0
+    assert capsys.readouterr().err == said
+    assert "TITLE" in out.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_an_export_onto_a_full_disk_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "-o", "/dev/full", "--data", str(data)]) == 3
+    assert capsys.readouterr().err == (
+        "ocrstream: /dev/full cannot be written to its end: No space left on device; make room, or give another place "
+        "with -o\n"
+    )
+
+
+def test_an_export_that_fails_leaves_the_file_of_before(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(store: object, where: object, format: str, out: io.TextIOBase, kind: str) -> int:
+        out.write("half")
+        raise StoreError("away")
+
+    monkeypatch.setattr("pipeline.documents.export", fail)
+    out = tmp_path / "out.jsonl"
+    out.write_text("before")
+    assert main(["export", "-o", str(out), "--data", str(data)]) == 3
+    assert out.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out.jsonl"]
