@@ -27,6 +27,7 @@ from ocrstream.messages import Frame, FrameInfo
 from ocrstream.picture import Image
 from producers.demo import DemoScene, write_clip
 from producers.sources import Source, open_sources
+from tests.e2e.commands import ocrstream
 
 FPS, SECONDS = 15, 2
 SIZE_WH = (320, 180)
@@ -450,3 +451,20 @@ def test_settings_that_do_not_fit_the_file(clips: Path) -> None:
         open_one(clips / "clip.mp4", start="1:00")
     with pytest.raises(SourceError, match="the region 300,0,100,50 reaches outside the frame of 320x180 pixels"):
         open_one(clips / "clip.mp4", roi="300,0,100,50")
+
+
+def test_an_image_added_before_the_others_is_read_by_the_next_run(tmp_path: Path) -> None:
+    shots, data = tmp_path / "shots", tmp_path / "data"
+    shots.mkdir()
+
+    def run_after_adding(*names: str) -> str:
+        for value, name in enumerate(names):
+            cv2.imwrite(str(shots / name), np.full((48, 64, 3), 40 * value, dtype=np.uint8))
+        engines = ("--detector", "blocks", "--recognizer", "plain")
+        return ocrstream("run", shots, "--no-serve", "--data", data, *engines).stderr
+
+    assert "3 frames in" in run_after_adding("b1.png", "b2.png", "b3.png")
+    said = run_after_adding("a0.png")
+    assert "1 frame in" in said
+    assert "read before; to read it" not in said
+    assert "shots: all of it was read before; to read it with other options" in run_after_adding()
