@@ -1,7 +1,7 @@
 """Follows text lines from frame to frame, so that many sightings become one appearance.
 
 A line of this frame continues the track whose last box it overlaps most; what overlaps none begins a track. A track
-that is not seen for `LOST_AFTER_S` seconds of its source's time is over.
+that is not seen for `GONE_AFTER_S` seconds of its source's time is over.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ocrstream.geometry import Box, bounding_box, box_iou
-from ocrstream.messages import FrameInfo, Region
+from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
 
 MIN_IOU = 0.3
-LOST_AFTER_S = 2.0
 
 
 @dataclass(slots=True)
@@ -67,4 +66,4 @@ class Tracker:
 
 
 def _is_alive(track: _Track, now_ns: int) -> bool:
-    return 0 <= now_ns - track.seen_at_ns <= LOST_AFTER_S * 1e9
+    return 0 <= now_ns - track.seen_at_ns <= GONE_AFTER_S * 1e9

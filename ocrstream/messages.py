@@ -31,6 +31,9 @@ FIRST_READING = 1
 
 MAX_ID_LENGTH = 200
 
+GONE_AFTER_S = 2.0
+"""A text line that is not seen for so long, in its source's time, has gone: its track and its appearance are over."""
+
 
 def source_key(source_id: str, segment: int | None = None) -> str:
     """The record key of a source, or of one segment of a long file."""

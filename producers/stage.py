@@ -51,16 +51,6 @@ class Producer:
         self._skipped = 0
         source.progress.on_event = self._count
 
-    @property
-    def position_ms(self) -> float | None:
-        """How far into the source's ``total_ms`` it is; None where it has no time of its own."""
-        return self._source.progress.position_ms
-
-    @property
-    def position_frames(self) -> int:
-        """How far into the source's ``total_frames`` it is."""
-        return self._source.progress.position_frames
-
     def run(
         self, stop: threading.Event, after: FrameInfo | None = None, known: Callable[[str], bool] | None = None
     ) -> None:

@@ -16,9 +16,8 @@ from rapidfuzz.distance import Levenshtein
 
 from ocrstream.folding import folded_text
 from ocrstream.geometry import Polygon, polygon_size_wh
-from ocrstream.messages import Appearance, FrameInfo, Text
+from ocrstream.messages import GONE_AFTER_S, Appearance, FrameInfo, Text
 
-CLOSED_AFTER_S = 2.0
 REFRESH_S = 1.0
 MOVED_PX = 4.0
 """A path point is kept when the line has moved this far from the last one."""
@@ -88,7 +87,7 @@ class Ballot:
             if line.region.track_id is not None:
                 news += _count(votes, line.region.track_id, info, line)
         for track_id, vote in list(votes.items()):
-            closed = info.captured_at_ns - vote.last.captured_at_ns > CLOSED_AFTER_S * 1e9
+            closed = info.captured_at_ns - vote.last.captured_at_ns > GONE_AFTER_S * 1e9
             winner = (vote.winner()[0], vote.best_frame_id)
             due = info.captured_at_ns - vote.sent_at_ns >= REFRESH_S * 1e9 and vote.last is info
             if closed or due or vote.sent != winner:

@@ -12,14 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ocrstream.geometry import Polygon
-from ocrstream.messages import FrameInfo, Texts
+from ocrstream.messages import GONE_AFTER_S, FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 
 LONGEST_HOLD_MS = 1000.0
 """How long a text is taken to stay after the frame it was last seen in, when no later frame tells."""
-
-LONGEST_GAP_MS = 2000.0
-"""Sightings of the same text further apart than this are two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +135,7 @@ def _put_together(lines: list[_Line], times_ms: list[float]) -> Iterator[Sightin
 
 def _goes_on(before: int, frame: int, times_ms: list[float]) -> bool:
     # One frame between them may have missed it.
-    return frame - before <= 2 and times_ms[frame] - times_ms[before] <= LONGEST_GAP_MS
+    return frame - before <= 2 and times_ms[frame] - times_ms[before] <= GONE_AFTER_S * 1000
 
 
 def _of_run(text: str, run: list[tuple[int, float, Polygon]], times_ms: list[float]) -> Sighting:
