@@ -15,6 +15,7 @@ exit code meaning
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -29,7 +30,7 @@ from types import FrameType
 import cv2
 
 from ocrstream.config import Configuration, KafkaSettings
-from ocrstream.errors import ConfigError, OcrstreamError, TransientError, TransportError, UserError
+from ocrstream.errors import ConfigError, OcrstreamError, StoreError, TransientError, TransportError, UserError
 from ocrstream.metrics import Metrics
 from ocrstream.runner import Runner
 from ocrstream.transport import Transport
@@ -61,19 +62,31 @@ class Command:
 def execute(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a command; a person's mistake ends with one sentence, not a traceback. Returns the exit code."""
     try:
-        return work(arguments)
+        code = work(arguments)
+        sys.stdout.flush()
     except UserError as error:
         return _complain(error, 2)
     except TransientError as error:
         return _complain(error, 3)
     except OcrstreamError as error:
         return _complain(error, 1)
+    except BrokenPipeError:
+        # The reader of our output has gone (``| head``).
+        _let_go_of_output()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _let_go_of_output()
+        return _complain(StoreError("the output cannot be written: the disk is full; make room, or write elsewhere"), 3)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone (``| head``); Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return code
+
+
+def _let_go_of_output() -> None:
+    """Python would complain again when it flushes what is left at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(error: OcrstreamError, code: int) -> int:

@@ -342,6 +342,8 @@ class Runner:
                 wait_s = error.retry_after_s
                 self._metrics.add(f"{self._stage.name}.backpressure")
             except TransientError as error:
+                if stop.is_set():
+                    return None
                 wait_s, backoff_s = backoff_s, min(backoff_s * 2, LONGEST_BACKOFF_S)
                 self._metrics.add(f"{self._stage.name}.retries")
                 log.warning("%s: %s; trying again in %.1f s, nothing is lost", self._stage.name, error, wait_s)

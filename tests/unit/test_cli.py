@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ocrstream import process
 from ocrstream.errors import ConfigError, OcrstreamError, StoreError
 from ocrstream.metrics import Metrics
 from ocrstream.process import execute
@@ -58,6 +59,20 @@ def test_an_error_is_a_sentence_and_an_exit_code(
 
     assert execute(work, argparse.Namespace()) == code
     assert capsys.readouterr().err == f"ocrstream: {error}\n"
+
+
+def test_an_output_on_a_full_disk_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_let_go_of_output", lambda: None)
+
+    def work(arguments: argparse.Namespace) -> int:
+        with Path("/dev/full").open("w") as full:
+            full.write("text")
+        return 0
+
+    assert execute(work, argparse.Namespace()) == 3
+    assert "the output cannot be written: the disk is full" in capsys.readouterr().err
 
 
 def status(**changes: float | None) -> Status:
