@@ -1,0 +1,84 @@
+"""Checkpoints on disk: written whole or not at all, read without executing anything, split where files must be small."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ocrstream.errors import EngineError
+
+PART_BYTES = 15 * 2**20
+"""A part of a split checkpoint: under the 16 MB that many stores of files take."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint; a crash while it is written leaves the one before."""
+    unfinished = path.with_suffix(".part")
+    torch.save(content, unfinished)
+    unfinished.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it is executed.
+
+    Raises:
+        EngineError: it is missing, damaged, or no checkpoint of this program.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise EngineError(f"there is no checkpoint {path}") from None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EngineError(f"the checkpoint {path} cannot be read ({reason}); remove it to begin anew") from error
+    if not isinstance(content, dict) or "network" not in content:
+        raise EngineError(f"{path} is not a checkpoint of this program: it has no entry 'network'")
+    return content
+
+
+def fill(network: nn.Module, tensors: dict[str, torch.Tensor], source: Path) -> None:
+    """Put a checkpoint's tensors into a network of the same names and shapes.
+
+    Raises:
+        EngineError: a name is missing or too many, or a shape differs.
+    """
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise EngineError(f"{source} is of another network: {' '.join(str(error).split())}") from error
+
+
+def split(path: Path, folder: Path, part_bytes: int = PART_BYTES) -> list[Path]:
+    """Cut a file into numbered parts, ``NAME.000`` and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[Path] = []
+    with path.open("rb") as file:
+        while chunk := file.read(part_bytes):
+            part = folder / f"{path.name}.{len(parts):03d}"
+            part.write_bytes(chunk)
+            parts.append(part)
+    return parts
+
+
+def join(first: Path, path: Path) -> None:
+    """Put the parts that `split` made together again.
+
+    Args:
+        first: the part ``NAME.000``.
+        path: the file to write.
+
+    Raises:
+        EngineError: there is no such part.
+    """
+    if not first.name.endswith(".000") or not first.exists():
+        raise EngineError(f"{first} is not the first part of a split file: its name ends in .000")
+    stem = first.with_suffix("")
+    with path.open("wb") as file:
+        number = 0
+        while (part := stem.with_name(f"{stem.name}.{number:03d}")).exists():
+            file.write(part.read_bytes())
+            number += 1
