@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole or not at all, read without executing anything, split where files must be small."""
+"""Checkpoints on disk: written whole or not at all, read without executing anything, split on request."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ and falls along a cosine, so that every piece ends with weights that are worth k
     class Words:                             # a `Task`: what is trained; the loop knows nothing else of it
         network: nn.Module
         optimizer: torch.optim.Optimizer     # each group's learning rate is scaled by the schedule
-        def step(self, progress): ...        # one batch: forward, backward, optimizer.step(); {"loss": ..., "samples": n}
+        def step(self, progress): ...        # one batch, optimizer.step(); {"loss": ..., "samples": n}
         def evaluate(self): ...              # figures by name, on a validation split; {"words": 0.81}
         def state(self): ...                 # what else must survive (generators, positions): plain values, tensors
         def restore(self, state): ...
@@ -47,8 +47,13 @@ CURVE = "curve.jsonl"
 class Task(Protocol):
     """What is trained: a network, its optimiser, and one step of it."""
 
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Each group's learning rate is its peak, which the loop scales by the schedule."""
 
     def step(self, progress: float) -> Mapping[str, float]:
         """Train on one batch.
@@ -113,8 +118,9 @@ def run(task: Task, plan: Plan) -> dict[str, float]:
         EngineError: the folder's checkpoint is damaged or of another network.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
+    # The task's own, not the checkpoint's: a piece may be run at another rate than the one before.
+    base_rates = [group["lr"] for group in task.optimizer.param_groups]
     position = _resume(task, plan)
-    base_rates = [group.setdefault("base_lr", group["lr"]) for group in task.optimizer.param_groups]
     curve = _Curve(plan, position)
     last = time.monotonic()
     saved = logged = evaluated = position.elapsed_s

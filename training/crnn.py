@@ -1,0 +1,282 @@
+"""Train the recogniser: ``python -m training.crnn --data DIR --out DIR --minutes N``, see docs/training.md."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ocrstream.errors import EngineError, UserError
+from ocrstream.models.crnn.charset import LATIN
+from ocrstream.models.crnn.decode import greedy
+from ocrstream.models.crnn.network import LightCrnn
+from training import checkpoints, loop
+from training.augmentation import upright
+from training.batches import Batch, Batches, Mixture
+from training.ctc import ctc_loss
+from training.synthesis import FONTS, Renderer, find_fonts
+from training.texts import WORD_LISTS, Texts
+from training.words import BACKGROUND, Sample, Split, load
+
+SET_WEIGHTS = {"svt_train": 3.0, "iiit5k_train": 2.0, "icdar2015_train": 1.5, "mlt2017_latin_train:lines": 0.6}
+"""Small and clean sets are seen more often than a large one; long lines cost as much as several words."""
+
+_NANO_CHARSET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- "
+_NANO_LAYERS = {
+    "cnn.0": "conv0", "cnn.3": "conv1", "cnn.6": "conv2", "cnn.7": "norm2", "cnn.9": "conv3", "cnn.12": "conv4",
+    "cnn.13": "norm4", "cnn.16": "conv5", "cnn.17": "norm5", "rnn": "lstm", "fc": "output",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is trained on and how.
+
+    Attributes:
+        data: folders of training data.
+        cache: folder for crops and the list of fonts.
+        device: ``cpu`` or ``cuda``.
+        seed: of all chance.
+        rate: peak learning rate.
+        columns: pixel columns a batch.
+        real_share: share of real crops.
+        strength: of the augmentation, 0 to 1.
+        reuse: visits of a drawn sample.
+        workers: processes that make batches; 0 makes them in the training process.
+        fonts: folder of fonts.
+        word_lists: folder of word lists.
+    """
+
+    data: tuple[Path, ...]
+    cache: Path
+    device: str = "cpu"
+    seed: int = 1
+    rate: float = 6e-4
+    columns: int = 12288
+    real_share: float = 0.55
+    strength: float = 1.0
+    reuse: float = 1.0
+    workers: int = 0
+    fonts: Path = FONTS
+    word_lists: Path = WORD_LISTS
+
+
+class RecognizerTask:
+    """`LightCrnn` under CTC, as the loop wants it.
+
+    Args:
+        network: starts from its weights.
+        settings: data and optimisation.
+    """
+
+    def __init__(self, network: LightCrnn, settings: Settings) -> None:
+        self.network: torch.nn.Module = network
+        self._settings = settings
+        self._device = torch.device(settings.device)
+        network.to(self._device).to(memory_format=torch.channels_last)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                # A batch holds one width only: its statistics wander more than a mixed batch's.
+                module.momentum = 0.02
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=0.01)
+        self._split: Split | None = None
+        self._batches: Iterator[Batch] | None = None
+        self._visits = 0
+
+    def step(self, progress: float) -> Mapping[str, float]:  # noqa: ARG002
+        """One batch, see `loop.Task`. A batch whose gradients are not finite changes nothing."""
+        if self._batches is None:
+            self._batches = self._stream()
+        batch = next(self._batches)
+        crops = batch.crops.to(self._device, non_blocking=True)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            logits = self.network(_to_input(crops))
+        loss = ctc_loss(logits, batch.targets.to(self._device), batch.lengths)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self.optimizer.step()
+        return {"loss": float(loss.detach()), "skipped": float(not finite), "samples": len(batch.lengths)}
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Words and lines read right on the validation split, by set, by the protocol and by the letter, in percent."""
+        figures: dict[str, float] = {}
+        for name, samples in self._data().validation.items():
+            texts = read_samples(self.network, samples, self._device)
+            figures[name] = percent(protocol(text) == protocol(s.text) for text, s in zip(texts, samples, strict=True))
+            figures[f"{name}_exact"] = percent(text == s.text for text, s in zip(texts, samples, strict=True))
+        words = [value for name, value in figures.items() if not name.endswith("_exact") and ":" not in name]
+        return {"mean": sum(words) / max(len(words), 1), **figures}
+
+    def state(self) -> dict[str, Any]:
+        """How often a stream of batches was begun, so that the next one is another."""
+        return {"visits": self._visits, "charset": LATIN}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave.
+
+        Raises:
+            EngineError: the checkpoint writes other characters.
+        """
+        if state["charset"] != LATIN:
+            raise EngineError("the checkpoint is of another charset: begin in an empty folder")
+        self._visits = int(state["visits"])
+
+    def _data(self) -> Split:
+        if self._split is None:
+            self._split = load(self._settings.data, LATIN, self._settings.cache)
+        return self._split
+
+    def _stream(self) -> Iterator[Batch]:
+        settings = self._settings
+        train = dict(self._data().train)
+        backgrounds = [sample.grey for sample in train.pop(BACKGROUND, [])]
+        labels = [sample.text for samples in train.values() for sample in samples]
+        fonts = find_fonts(settings.fonts, LATIN, settings.cache)
+        renderer = Renderer(Texts(LATIN, labels, settings.word_lists), fonts, backgrounds)
+        mixture = Mixture(train, SET_WEIGHTS, renderer.sample, settings.real_share, reuse=settings.reuse)
+        self._visits += 1
+        batches = Batches(mixture, LATIN, settings.columns, settings.seed * 1000 + self._visits, settings.strength)
+        if not settings.workers:
+            return iter(batches)
+        pinned = self._device.type == "cuda"
+        return iter(DataLoader(batches, None, num_workers=settings.workers, pin_memory=pinned, prefetch_factor=8))
+
+
+def _to_input(crops: Tensor) -> Tensor:
+    """``(N, 32, W) uint8`` as the network's input."""
+    scaled = crops.unsqueeze(1).float().mul_(2 / 255).sub_(1)
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def read_samples(network: torch.nn.Module, samples: Sequence[Sample], device: torch.device) -> list[str]:
+    """Greedy readings of samples as they are, batched by width."""
+    crops = [upright(sample) for sample in samples]
+    texts = [""] * len(samples)
+    order = sorted((crop.shape[1], index) for index, crop in enumerate(crops) if crop is not None)
+    for _, group in itertools.groupby(order, key=lambda entry: entry[0]):
+        same = [index for _, index in group]
+        for part in (same[start : start + 64] for start in range(0, len(same), 64)):
+            pixels = torch.stack([torch.from_numpy(crops[index]) for index in part]).to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                logits = network(_to_input(pixels)).float().cpu().numpy()
+            for index, row in zip(part, logits, strict=True):
+                texts[index] = greedy(row, LATIN)
+    return texts
+
+
+def protocol(text: str) -> str:
+    """A text as the usual protocol compares it: lower case, letters a to z and digits only."""
+    return "".join(character for character in text.lower() if character.isascii() and character.isalnum())
+
+
+def percent(outcomes: Iterator[bool]) -> float:
+    """The share of true ones."""
+    known = list(outcomes)
+    return 100 * sum(known) / max(len(known), 1)
+
+
+def from_nano_ocr(path: Path) -> LightCrnn:
+    """Our network with the convolutions, the LSTM and the shared characters of the ``nano-ocr`` package's file."""
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    network = LightCrnn(len(LATIN) + 1)
+    own = network.state_dict()
+    for name, tensor in tensors.items():
+        layer = next((ours for theirs, ours in _NANO_LAYERS.items() if name.startswith(theirs + ".")), None)
+        if layer is None:
+            raise EngineError(f"{path} is not nano-ocr's file: it has a tensor {name}")
+        target = own[f"{layer}.{name.rpartition('.')[2]}"]
+        if layer != "output":
+            target.copy_(tensor)
+            continue
+        target[0] = tensor[0]
+        for index, character in enumerate(_NANO_CHARSET):
+            target[LATIN.index(character) + 1] = tensor[index + 1]
+        if tensor.dim() == 1:
+            # What it has never written is unlikely to begin with.
+            fresh = [index + 1 for index, character in enumerate(LATIN) if character not in _NANO_CHARSET]
+            target[fresh] = tensor.min() - 2
+    network.load_state_dict(own)
+    return network
+
+
+def initial(path: Path | None) -> LightCrnn:
+    """The network to start from: a checkpoint of ours, nano-ocr's file, or chance."""
+    network = LightCrnn(len(LATIN) + 1)
+    if path is None:
+        return network
+    if path.name.startswith("nano_ocr"):
+        return from_nano_ocr(path)
+    checkpoints.fill(
+        network, {name: tensor.float() for name, tensor in checkpoints.load(path)["network"].items()}, path
+    )
+    return network
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m training.crnn", description="Train the recogniser crnn.")
+    parser.add_argument("--data", type=Path, action="append", required=True, help="folder of training data; may repeat")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the curve")
+    parser.add_argument("--minutes", type=float, required=True, help="length of this piece of training")
+    parser.add_argument("--start", type=Path, help="weights to begin from where --out has no checkpoint yet")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch on the CPU; 0: all cores")
+    parser.add_argument(
+        "--workers", type=int, help="processes that make batches (default: 0 on cpu, cores - 1 on cuda)"
+    )
+    parser.add_argument("--cache", type=Path, help="folder for cut crops (default: OUT/cache)")
+    parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate")
+    parser.add_argument("--columns", type=int, help="pixel columns a batch (default: 12288 on cpu, 65536 on cuda)")
+    parser.add_argument("--real", type=float, default=0.55, help="share of real crops")
+    parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation")
+    parser.add_argument("--reuse", type=float, help="visits of a drawn sample (default: 1 on cpu, 6 on cuda)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fonts", type=Path, default=FONTS)
+    parser.add_argument("--word-lists", type=Path, default=WORD_LISTS)
+    parser.add_argument("--evaluate-minutes", type=float, default=15.0, help="between evaluations; 0: at the end only")
+    parser.add_argument("--note", default="", help="kept in the curve")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    cuda = options.device.startswith("cuda")
+    cores = len(os.sched_getaffinity(0))
+    settings = Settings(
+        data=tuple(options.data),
+        cache=options.cache or options.out / "cache",
+        device=options.device,
+        seed=options.seed,
+        rate=options.rate,
+        columns=options.columns or (65536 if cuda else 12288),
+        real_share=options.real,
+        strength=options.strength,
+        reuse=options.reuse or (6.0 if cuda else 1.0),
+        workers=(max(cores - 1, 1) if cuda else 0) if options.workers is None else options.workers,
+        fonts=options.fonts,
+        word_lists=options.word_lists,
+    )
+    plan = loop.Plan(
+        out=options.out, minutes=options.minutes, evaluate_s=options.evaluate_minutes * 60, note=options.note
+    )
+    try:
+        loop.run(RecognizerTask(initial(options.start), settings), plan)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

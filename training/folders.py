@@ -1,0 +1,126 @@
+"""The folder formats of training data: photos with regions (``gt.jsonl``), and word crops (``gt.tsv``).
+
+A folder given to training is searched for these files, itself and below; what is found is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrstream.errors import SourceError
+
+Quad = NDArray[np.float32]
+"""``(4, 2) float32``, x then y in the picture's pixels, clockwise from the text's top-left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One labelled text of a photo; ``ignore`` where it is text that nobody could label."""
+
+    quad: Quad
+    text: str
+    ignore: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo and its regions."""
+
+    image: Path
+    regions: list[Region]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A crop and its label."""
+
+    image: Path
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One set of data: its folder's name, and its photos or its words."""
+
+    name: str
+    photos: list[Photo]
+    words: list[Word]
+
+
+def read_folders(path: Path) -> list[Folder]:
+    """Every set of data at and below a folder, those named ``*_test`` left out.
+
+    Raises:
+        SourceError: there is none, or a label file is not as documented.
+    """
+    folders = []
+    for labels in sorted([*path.rglob("gt.jsonl"), *path.rglob("gt.tsv")]):
+        if labels.parent.name.endswith("_test"):
+            continue
+        photos = list(_photos(labels)) if labels.suffix == ".jsonl" else []
+        words = list(_words(labels)) if labels.suffix == ".tsv" else []
+        folders.append(Folder(labels.parent.name, photos, words))
+    if not folders:
+        raise SourceError(
+            f"no training data below {path}: a set is a folder with a gt.jsonl or a gt.tsv, see docs/training.md"
+        )
+    return folders
+
+
+def read_folder(path: Path) -> Folder:
+    """One set of data, test sets too.
+
+    Raises:
+        SourceError: neither label file is there, or it is not as documented.
+    """
+    photos, words = path / "gt.jsonl", path / "gt.tsv"
+    if not photos.exists() and not words.exists():
+        raise SourceError(f"{path} has neither a gt.jsonl nor a gt.tsv, see docs/training.md")
+    return Folder(
+        path.name, list(_photos(photos)) if photos.exists() else [], list(_words(words)) if words.exists() else []
+    )
+
+
+def _photos(labels: Path) -> Iterator[Photo]:
+    for number, line in _lines(labels):
+        try:
+            entry = json.loads(line)
+            regions = [
+                Region(_quad(region["poly"]), str(region["text"]), bool(region.get("ignore", False)))
+                for region in entry["regions"]
+            ]
+            image = str(entry["image"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(
+                f'{labels}, line {number}: not {{"image", "regions": [{{"poly", "text", "ignore"}}]}} ({error!r})'
+            ) from error
+        yield Photo(labels.parent / image, regions)
+
+
+def _quad(points: list[list[float]]) -> Quad:
+    quad = np.asarray(points, dtype=np.float32)
+    if quad.shape != (4, 2):
+        raise ValueError(f"a poly has four points, this has the shape {quad.shape}")
+    return quad
+
+
+def _words(labels: Path) -> Iterator[Word]:
+    for number, line in _lines(labels):
+        image, tab, text = line.partition("\t")
+        if not tab:
+            raise SourceError(f"{labels}, line {number}: not a path, a tab and a text")
+        yield Word(labels.parent / image, text)
+
+
+def _lines(labels: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with labels.open(encoding="utf-8") as file:
+            yield from ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1) if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{labels} cannot be read: {error}") from error
