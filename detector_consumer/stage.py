@@ -29,7 +29,7 @@ def build(
     Raises:
         EngineError: the detector is unknown or cannot be loaded.
     """
-    options = EngineOptions(settings.device, settings.threads)
+    options = EngineOptions(settings.device, settings.threads, settings.weights)
     stage = DetectorStage(settings.engine, lambda name: load_detector(name, options))
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)

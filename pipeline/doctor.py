@@ -97,7 +97,7 @@ def _packages() -> str:
 
 
 def _detector(settings: DetectorSettings) -> str:
-    detector = load_detector(settings.engine, EngineOptions(settings.device, settings.threads))
+    detector = load_detector(settings.engine, EngineOptions(settings.device, settings.threads, settings.weights))
     picture = np.full((720, 1280, 3), 255, np.uint8)
     detector.detect([picture])
     started = time.perf_counter()
@@ -107,7 +107,7 @@ def _detector(settings: DetectorSettings) -> str:
 
 
 def _recognizer(settings: RecognizerSettings) -> str:
-    recognizer = load_recognizer(settings.engine, EngineOptions(settings.device, settings.threads))
+    recognizer = load_recognizer(settings.engine, EngineOptions(settings.device, settings.threads, settings.weights))
     crops = [np.full((48, 320, 3), 255, np.uint8)] * 8
     recognizer.read(crops)
     started = time.perf_counter()

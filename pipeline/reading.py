@@ -87,8 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = Configuration(arguments)
     detecting, recognizing = configuration.section(DetectorSettings), configuration.section(RecognizerSettings)
     reader = Reader(
-        load_detector(detecting.engine, EngineOptions(detecting.device, detecting.threads)),
-        load_recognizer(recognizing.engine, EngineOptions(recognizing.device, recognizing.threads)),
+        load_detector(detecting.engine, EngineOptions(detecting.device, detecting.threads, detecting.weights)),
+        load_recognizer(
+            recognizing.engine, EngineOptions(recognizing.device, recognizing.threads, recognizing.weights)
+        ),
         recognizing.min_confidence,
     )
     failed = False

@@ -160,8 +160,9 @@ class Renderer:
             pad = math.ceil(abs(rise))
             padded = np.pad(ink, ((pad, pad), (0, 0)))
             rows, columns = np.indices(padded.shape, dtype=np.float32)
-            bow = (rows + rise * (1 - x**2)).astype(np.float32)
-            bent = cv2.remap(padded, columns.astype(np.float32), bow, cv2.INTER_LINEAR)
+            bow: NDArray[np.float32] = (rows + rise * (1 - x**2)).astype(np.float32)
+            along: NDArray[np.float32] = np.asarray(columns, dtype=np.float32)
+            bent = cv2.remap(padded, along, bow, cv2.INTER_LINEAR)
             moved = quad + np.array([(0, pad)], dtype=np.float32)
             moved[:2, 1] -= max(rise, 0)
             moved[2:, 1] -= min(rise, 0)
@@ -201,7 +202,8 @@ class Renderer:
             ground = ground + (float(rng.choice([0, 20, 235])) - ground) * shadow * float(rng.uniform(0.3, 0.9))
         elif edge < 0.29:
             # Only its outline is drawn.
-            alpha = cv2.morphologyEx(alpha.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((3, 3), dtype=np.uint8))
+            outline = cv2.morphologyEx(ink, cv2.MORPH_GRADIENT, np.ones((3, 3), dtype=np.uint8))
+            alpha = outline.astype(np.float32) / 255
         if rng.random() < 0.2:
             alpha = alpha * float(rng.uniform(0.5, 0.95))
         paint: Levels = np.full_like(alpha, colour)

@@ -27,10 +27,12 @@ class EngineOptions:
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: inference threads; 0 fits them to the cores this process may use.
+        weights: a file of weights in place of the engine's own; empty for those.
     """
 
     device: str = "cpu"
     threads: int = 0
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,17 @@ class TextLine:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a recogniser read: the text (may be empty) and its confidence, 0 to 1."""
+    """What a recogniser read.
+
+    Attributes:
+        text: may be empty.
+        confidence: 0 to 1.
+        characters: the confidence of each of the text's characters, 0 to 1; empty where an engine does not tell.
+    """
 
     text: str
     confidence: float
+    characters: tuple[float, ...] = ()
 
 
 class Detector(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, Reading, TextLine
 from ocrstream.models.ppocr.decode import decode_lines, decode_reading
-from ocrstream.models.ppocr.network import Network
+from ocrstream.models.ppocr.network import open_network
 from ocrstream.models.ppocr.preprocess import crop_to_tensor, picture_to_tensor
 from ocrstream.picture import Image
 
@@ -26,7 +26,7 @@ class PpocrDetector:
     """
 
     def __init__(self, options: EngineOptions) -> None:
-        self._network = Network("PP-OCRv6_det_small.onnx", options)
+        self._network = open_network("PP-OCRv6_det_small.onnx", options)
         self.info = EngineInfo(NAME, self._network.weights)
 
     def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
@@ -46,7 +46,7 @@ class PpocrRecognizer:
     """
 
     def __init__(self, options: EngineOptions) -> None:
-        self._network = Network("PP-OCRv6_rec_small.onnx", options)
+        self._network = open_network("PP-OCRv6_rec_small.onnx", options)
         self._charset = (*self._network.metadata("character").splitlines(), " ")
         self.info = EngineInfo(NAME, self._network.weights)
 

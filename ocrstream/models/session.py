@@ -1,0 +1,110 @@
+"""An ONNX file run by ONNX Runtime on the CPU: tensor in, tensor out, several at work beside each other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrstream.errors import EngineError
+
+# ONNX Runtime would tell its maker how it is used, and decides that when it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
+
+onnxruntime.disable_telemetry_events()
+
+Tensor = NDArray[np.float32]
+
+
+class Session:
+    """One ONNX model with one input and one output; safe to share between threads.
+
+    Args:
+        content: the ONNX file's bytes.
+        name: what to call it in errors.
+        threads: inference threads; 0 fits them to the cores this process may use.
+        remedy: what a person can do where the file is damaged.
+
+    Attributes:
+        weights: the first 12 hexadecimal digits of the file's SHA-256.
+
+    Raises:
+        EngineError: the bytes are not an ONNX model that ONNX Runtime takes.
+    """
+
+    def __init__(self, content: bytes, name: str, threads: int, remedy: str) -> None:
+        self.weights = hashlib.sha256(content).hexdigest()[:12]
+        self._name = name
+        self._remedy = remedy
+        self._threads = threads or len(os.sched_getaffinity(0))
+        try:
+            self._session = _load(content, self._threads)
+        # ONNX Runtime's exceptions have no class of their own but Exception.
+        except Exception as error:
+            raise EngineError(f"the weights {name} are damaged ({error}); {remedy}") from error
+        self._input = self._session.get_inputs()[0].name
+
+    def metadata(self, key: str) -> str:
+        """An entry of the file's metadata.
+
+        Raises:
+            EngineError: it is not there.
+        """
+        entries: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        if key not in entries:
+            raise EngineError(f"the weights {self._name} have no {key!r} in their metadata; {self._remedy}")
+        return entries[key]
+
+    def run(self, tensor: Tensor) -> Tensor:
+        """The network's output for its input."""
+        return self._start(tensor).result()
+
+    def run_each(self, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The outputs for several inputs, in their order, with as many at work as there are threads."""
+        started: deque[Future[Tensor]] = deque()
+        for tensor in tensors:
+            started.append(self._start(tensor))
+            if len(started) > self._threads:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
+
+    def _start(self, tensor: Tensor) -> Future[Tensor]:
+        future: Future[Tensor] = Future()
+
+        # The tensor is a default argument so that it lives until the network is done with its memory.
+        def done(outputs: list[Tensor], _: object, error: str, tensor: Tensor = tensor) -> None:  # noqa: ARG001
+            if error:
+                future.set_exception(RuntimeError(f"ONNX Runtime: {error}"))
+            else:
+                future.set_result(outputs[0])
+
+        # In ONNX Runtime's own threads, not in this one: see `_load`.
+        self._session.run_async(None, {self._input: tensor}, done, None)
+        return future
+
+
+def _load(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A session whose own threads treat denormal numbers as zero.
+
+    A detector's activations are full of denormals, and without this it takes four times as long for the same output.
+    The calling thread would not do so, hence no work is done in it: `run_async`, and one thread more than are to work
+    (ONNX Runtime counts the caller in). The first session of a process also changes the thread that makes it, in which
+    NumPy then warns about its limits, hence a thread for that.
+    """
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.intra_op_num_threads = threads + 1
+    # Both model stages run side by side in the embedded mode: threads that spin take the cores from the other one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A plan of memory is kept for each shape ever seen, and frames and crops come in many.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    with ThreadPoolExecutor(max_workers=1) as maker:
+        return maker.submit(onnxruntime.InferenceSession, content, options, providers=["CPUExecutionProvider"]).result()
