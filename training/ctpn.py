@@ -1,0 +1,278 @@
+"""Trains the detector: ``python -m training.ctpn --minutes M --device cpu|cuda --data DIR [--data DIR …] --out DIR``.
+
+Goes on from the checkpoint in ``--out`` where there is one. The photos of every data folder at and below
+``--data`` are taken (`training.folders`); the last of each folder are kept for validation and never trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, IterableDataset
+
+from ocrstream.models.ctpn.decode import decode
+from ocrstream.models.ctpn.network import INPUT_STEP_PX, MEAN_BGR, Ctpn
+from training.folders import read_folders
+from training.initial import load_backbone
+from training.loop import Plan, run
+from training.photos import PhotoCache
+from training.protocols import IcdarIou
+from training.scenes import NO_TEXT, TEXT, Scene, SceneMaker
+
+VALIDATION_PHOTOS = 60
+"""Of each data folder, at its end; at most a tenth of it."""
+
+HARD_NEGATIVES = 3
+"""Of the cells without text, the worst three for each cell with text are learned from (Liao et al., 2020, 3.6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a training run is made of; written beside its checkpoint.
+
+    Attributes:
+        profile: the network's.
+        size_px: side of the scenes.
+        batch: scenes a step.
+        rate: AdamW's learning rate at its highest.
+        backbone_share: the backbone's learning rate as a share of that.
+        decay: AdamW's weight decay.
+        average: the share of the old in the moving average of the weights, a step.
+        seed: of everything random.
+    """
+
+    profile: str = "light"
+    size_px: int = 320
+    batch: int = 16
+    rate: float = 1.5e-3
+    backbone_share: float = 0.25
+    decay: float = 0.02
+    average: float = 0.998
+    seed: int = 1
+
+
+class Scenes(IterableDataset[tuple[NDArray[Any], ...]]):
+    """Scenes without end, from a number on; each worker makes every n-th."""
+
+    def __init__(self, maker: SceneMaker, first: int) -> None:
+        self._maker = maker
+        self._first = first
+
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], ...]]:
+        # OpenCV's own threads would fight those of the network.
+        cv2.setNumThreads(0)
+        worker = torch.utils.data.get_worker_info()
+        number, step = (self._first + worker.id, worker.num_workers) if worker else (self._first, 1)
+        while True:
+            scene: Scene = self._maker.scene(number)
+            yield scene.picture, scene.score, scene.geometry, scene.known
+            number += step
+
+
+class CtpnTask:
+    """What `training.loop` trains.
+
+    Args:
+        settings: the run's.
+        caches: the photos.
+        initial: ONNX file of the backbone's initial weights; without one it begins from noise.
+        device: ``cpu`` or ``cuda``.
+        workers: processes that make scenes; 0 makes them in this one.
+    """
+
+    def __init__(
+        self, settings: Settings, caches: Sequence[PhotoCache], initial: Path | None, device: str, workers: int
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self._settings = settings
+        self._device = torch.device(device)
+        network = Ctpn(settings.profile)
+        if initial:
+            load_backbone(network.backbone, initial)
+        for module in network.backbone.lowest():
+            module.requires_grad_(False)
+        self.network: nn.Module = network.to(self._device).to(memory_format=torch.channels_last)
+        moving_average = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.network, multi_avg_fn=moving_average, use_buffers=True)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(_groups(network, settings))
+        kept = [min(VALIDATION_PHOTOS, len(cache) // 10) for cache in caches]
+        allowed = [range(len(cache) - count) for cache, count in zip(caches, kept, strict=True)]
+        shares = [float(len(indices)) for indices in allowed]
+        self._maker = SceneMaker(list(zip(caches, shares, strict=True)), allowed, settings.size_px, settings.seed)
+        self._validation = [
+            (cache, range(len(cache) - count, len(cache))) for cache, count in zip(caches, kept, strict=True)
+        ]
+        self._workers = workers
+        self._number = 0
+        self._batches: Iterator[list[Tensor]] | None = None
+
+    def step(self, progress: float) -> Mapping[str, float]:
+        """One batch."""
+        del progress
+        if self._batches is None:
+            self._batches = iter(
+                DataLoader(
+                    Scenes(self._maker, self._number),
+                    batch_size=self._settings.batch,
+                    num_workers=self._workers,
+                    pin_memory=self._device.type == "cuda",
+                )
+            )
+        picture, score, geometry, known = (part.to(self._device, non_blocking=True) for part in next(self._batches))
+        self._number += len(picture)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            output = self.network(to_input(picture))
+        parts = losses(output.float(), score, geometry.float(), known)
+        loss = parts["score"] + parts["dice"] + parts["height"] + parts["ends"] + parts["slope"]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+        return {"samples": len(picture), **{name: float(value.detach()) for name, value in parts.items()}}
+
+    def evaluate(self) -> Mapping[str, float]:
+        """ICDAR15's protocol on the photos kept back, with the averaged weights."""
+        figures: dict[str, float] = {}
+        for cache, indices in self._validation:
+            protocol = IcdarIou()
+            for index in indices:
+                quads = self._detect(cache.photo(index))
+                regions = cache.regions(index)
+                protocol.add(quads, [region.quad for region in regions], [region.ignore for region in regions])
+            figures |= {f"{cache.name}_{name}": value for name, value in protocol.figures().items()}
+        return figures
+
+    def _detect(self, photo: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        height, width = (-(-side // INPUT_STEP_PX) * INPUT_STEP_PX for side in photo.shape[:2])
+        padded = np.zeros((1, height, width, 3), dtype=np.uint8)
+        padded[0, : photo.shape[0], : photo.shape[1]] = photo
+        self.average.eval()
+        with torch.autocast(self._device.type, torch.bfloat16):
+            output = self.average(to_input(torch.from_numpy(padded).to(self._device)))
+        words = decode(output[0].float().cpu().numpy())
+        return [words.quads[index].astype(np.float32) for index in np.argsort(-words.scores)]
+
+    def state(self) -> dict[str, Any]:
+        """The averaged weights, and how many scenes were seen."""
+        return {"average": self.average.state_dict(), "number": self._number}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.average.load_state_dict(state["average"])
+        self._number = state["number"]
+
+
+def _groups(network: Ctpn, settings: Settings) -> list[dict[str, Any]]:
+    """The optimiser's groups: the backbone learns slower, biases and norms do not decay."""
+    groups = []
+    learning = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    for in_backbone in (True, False):
+        for decays in (True, False):
+            parameters = [
+                parameter
+                for name, parameter in learning
+                if name.startswith("backbone.") == in_backbone and (parameter.ndim > 1) == decays
+            ]
+            rate = settings.rate * (settings.backbone_share if in_backbone else 1.0)
+            groups.append({"params": parameters, "lr": rate, "weight_decay": settings.decay if decays else 0.0})
+    return groups
+
+
+def to_input(pictures: Tensor) -> Tensor:
+    """``(N, H, W, 3) uint8 BGR`` to the network's input, ``(N, 3, H, W) float32``, channels last."""
+    mean = torch.tensor(MEAN_BGR, device=pictures.device).view(1, 3, 1, 1)
+    return pictures.permute(0, 3, 1, 2).float() - mean
+
+
+def losses(output: Tensor, score: Tensor, geometry: Tensor, known: Tensor) -> dict[str, Tensor]:
+    """The parts of the loss.
+
+    Args:
+        output: ``(N, 6, h, w) float32``, the network's.
+        score: ``(N, h, w) uint8``, see `training.scenes.Scene`.
+        geometry: ``(N, 5, h, w) float32``.
+        known: ``(N, h, w) uint8``.
+    """
+    logits = output[:, 0]
+    text, empty = score == TEXT, score == NO_TEXT
+    errors = functional.binary_cross_entropy_with_logits(logits, text.float(), reduction="none")
+    positives = text.sum().clamp(min=64)
+    hardest = torch.topk(errors[empty], min(int(positives) * HARD_NEGATIVES, int(empty.sum()))).values
+    balanced = (errors[text].sum() + hardest.sum()) / (positives + len(hardest))
+    probability = torch.sigmoid(logits) * (text | empty)
+    overlap = (probability * text).sum()
+    dice = 1 - 2 * overlap / (probability.sum() + text.sum() + 1)
+
+    has_geometry, near_end = known > 0, known == 2
+    distances = output[:, 1:5].clamp(-5, 5)
+    height = _overlap_loss(distances[:, 0:2], geometry[:, 0:2], has_geometry)
+    ends = functional.smooth_l1_loss(distances[:, 2:4], geometry[:, 2:4], reduction="none", beta=0.2).sum(dim=1)
+    ends = (ends * near_end).sum() / near_end.sum().clamp(min=64)
+    slope = functional.smooth_l1_loss(output[:, 5], geometry[:, 4], reduction="none", beta=0.1)
+    slope = (slope * has_geometry).sum() / has_geometry.sum().clamp(min=64)
+    return {"score": 3 * balanced, "dice": dice, "height": height, "ends": ends, "slope": slope}
+
+
+def _overlap_loss(logs: Tensor, target_logs: Tensor, where: Tensor) -> Tensor:
+    """``-log(IoU)`` of two intervals around a cell, given as distances to both sides: the same at every scale."""
+    ours, theirs = logs.exp(), target_logs.exp()
+    shared = torch.minimum(ours, theirs).sum(dim=1)
+    whole = torch.maximum(ours, theirs).sum(dim=1)
+    return ((whole / shared).log() * where).sum() / where.sum().clamp(min=64)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train for a while."""
+    parser = argparse.ArgumentParser(prog="python -m training.ctpn", description=__doc__)
+    parser.add_argument("--data", type=Path, action="append", required=True, help="folder with data folders")
+    parser.add_argument("--initial", type=Path, help="ONNX file with the backbone's initial weights")
+    parser.add_argument("--out", type=Path, required=True, help="where the checkpoint and the curve lie")
+    parser.add_argument("--cache", type=Path, help="where decoded photos are kept (default: OUT/cache)")
+    parser.add_argument("--minutes", type=float, required=True, help="how long this piece takes")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--workers", type=int, help="processes that make scenes (default: 0 on cpu, else all cores)")
+    parser.add_argument("--evaluate-minutes", type=float, default=0, help="between evaluations; 0: at the end only")
+    parser.add_argument("--floor", type=float, default=0.02, help="the learning rate's share at the end of the piece")
+    parser.add_argument("--note", default="", help="kept in the curve: what is new in this piece")
+    for name, default in asdict(Settings()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
+    folders = [folder for data in options.data for folder in read_folders(data) if folder.photos]
+    caches = [PhotoCache(folder, options.cache or options.out / "cache") for folder in folders]
+    workers = options.workers if options.workers is not None else _workers(options.device)
+    task = CtpnTask(settings, caches, options.initial, options.device, workers)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "settings.json").write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    plan = Plan(
+        options.out,
+        options.minutes,
+        floor=options.floor,
+        evaluate_s=options.evaluate_minutes * 60,
+        note=options.note,
+    )
+    run(task, plan)
+
+
+def _workers(device: str) -> int:
+    return 0 if device == "cpu" else len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    main()
