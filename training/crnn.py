@@ -51,6 +51,7 @@ class Settings:
         real_share: share of real crops.
         strength: of the augmentation, 0 to 1.
         reuse: visits of a drawn sample.
+        frozen: convolutions, from the first on, that stay as they are: the largest maps cost the most backwards.
         workers: processes that make batches; 0 makes them in the training process.
         fonts: folder of fonts.
         word_lists: folder of word lists.
@@ -65,6 +66,7 @@ class Settings:
     real_share: float = 0.55
     strength: float = 1.0
     reuse: float = 1.0
+    frozen: int = 0
     workers: int = 0
     fonts: Path = FONTS
     word_lists: Path = WORD_LISTS
@@ -87,6 +89,9 @@ class RecognizerTask:
             if isinstance(module, torch.nn.BatchNorm2d):
                 # A batch holds one width only: its statistics wander more than a mixed batch's.
                 module.momentum = 0.02
+        for index in range(settings.frozen):
+            # The norms after later convolutions go on: they follow what comes in.
+            network.get_submodule(f"conv{index}").requires_grad_(False)
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=0.01)
         self._split: Split | None = None
         self._batches: Iterator[Batch] | None = None
@@ -242,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--real", type=float, default=0.55, help="share of real crops")
     parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation")
     parser.add_argument("--reuse", type=float, help="visits of a drawn sample (default: 1 on cpu, 6 on cuda)")
+    parser.add_argument("--freeze", type=int, default=0, help="convolutions, from the first on, that stay as they are")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fonts", type=Path, default=FONTS)
     parser.add_argument("--word-lists", type=Path, default=WORD_LISTS)
@@ -264,6 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         real_share=options.real,
         strength=options.strength,
         reuse=options.reuse or (6.0 if cuda else 1.0),
+        frozen=options.freeze,
         workers=(max(cores - 1, 1) if cuda else 0) if options.workers is None else options.workers,
         fonts=options.fonts,
         word_lists=options.word_lists,

@@ -1,1 +1,110 @@
-"""The engine ``crnn``."""
+"""The engine ``crnn``: this project's own recogniser, and whatever is imported into its format.
+
+`CrnnRecognizer` puts preprocess, network and decode together. On the CPU the network is an ONNX file run by ONNX
+Runtime; on a GPU it is the same file's weights in PyTorch (extra ``gpu``). Without ``EngineOptions.weights`` the
+shipped file is used, profile ``light``; one that ``ocrstream models import crnn`` wrote is of the profile ``original``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrstream.errors import EngineError
+from ocrstream.messages import EngineInfo
+from ocrstream.models import EngineOptions, Reading
+from ocrstream.models.crnn.decode import beam_search, choose, greedy_reading
+from ocrstream.models.crnn.preprocess import crop_to_tensor, original_to_tensor
+from ocrstream.models.session import Session
+from ocrstream.picture import Image
+
+NAME = "crnn"
+SHIPPED = Path(__file__).parent / "weights" / "crnn_light.onnx"
+
+Floats = NDArray[np.float32]
+
+
+class _Network(Protocol):
+    """Where the network runs."""
+
+    weights: str
+
+    def metadata(self, key: str) -> str: ...
+
+    def run_each(self, tensors: Iterable[Floats]) -> Iterator[Floats]: ...
+
+
+class CrnnRecognizer:
+    """Reads one text line a crop, with its spaces; safe to share between threads.
+
+    Args:
+        options: device, threads, and weights other than the shipped ones.
+        lexicon: words of which a crop holds one; a reading is the likeliest of those near it, or itself if none is.
+        beams: prefixes that a beam search follows; 0 for the greedy reading, which is faster and hardly worse.
+
+    Raises:
+        EngineError: the weights are missing or damaged, or the device is not there.
+    """
+
+    def __init__(self, options: EngineOptions, *, lexicon: Sequence[str] = (), beams: int = 0) -> None:
+        path = Path(options.weights) if options.weights else SHIPPED
+        content = _read(path)
+        self._network = _open(path, content, options)
+        self._profile = self._network.metadata("profile")
+        self._charset = self._network.metadata("charset")
+        self._temperature = float(self._network.metadata("temperature"))
+        self._lexicon = tuple(lexicon)
+        self._beams = beams
+        self.info = EngineInfo(NAME, self._network.weights)
+
+    def read(self, crops: Sequence[Image]) -> list[Reading]:
+        """What each crop says, see `ocrstream.models.Recognizer.read`; an empty crop says nothing.
+
+        The confidence is calibrated: the share of the text's words that are right, on photos like the training's.
+        """
+        readings = [Reading("", 0.0)] * len(crops)
+        filled = [index for index, crop in enumerate(crops) if crop.size]
+        prepare = crop_to_tensor if self._profile == "light" else original_to_tensor
+        outputs = self._network.run_each(prepare(crops[index]) for index in filled)
+        for index, logits in zip(filled, outputs, strict=True):
+            readings[index] = self._decode(logits[0])
+        return readings
+
+    def _decode(self, logits: Floats) -> Reading:
+        reading = greedy_reading(logits, self._charset, self._temperature)
+        if self._beams and reading.text:
+            text = beam_search(logits, self._charset, self._beams, self._temperature)[0][0].strip()
+            if text != reading.text:
+                reading = Reading(text, reading.confidence)
+        if self._lexicon:
+            chosen = choose(logits, self._charset, self._lexicon, self._temperature)
+            if chosen is not None:
+                return Reading(*chosen)
+        return reading
+
+
+def _open(path: Path, content: bytes, options: EngineOptions) -> _Network:
+    if options.device != "cpu":
+        # PyTorch is no part of the default install.
+        try:
+            from ocrstream.models.crnn.gpu import TorchNetwork
+        except ImportError as error:
+            raise EngineError(
+                f"crnn on {options.device!r} needs PyTorch ({error}): pip install 'ocrstream[gpu]', or use --device cpu"
+            ) from error
+        return TorchNetwork(path, content, options.device)
+    remedy = "import or train it again" if options.weights else "install ocrstream again"
+    return Session(content, path.name, options.threads, remedy)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EngineError(
+            f"the weights {path} cannot be read ({error.strerror}): name one that import or training wrote"
+        ) from error

@@ -1,14 +1,38 @@
-"""Text out of timesteps, in NumPy: greedy CTC, a beam search, and a lexicon."""
+"""Text out of timesteps, in NumPy: greedy CTC, a beam search, and the choice from a lexicon.
+
+Probabilities come from the logits divided by a temperature, which is fitted on a validation split (Guo et al., On
+Calibration of Modern Neural Networks, 2017, section 4.2) and stored with the weights.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
+from ocrstream.models import Reading
 from ocrstream.models.crnn.charset import BLANK
 
+Floats = NDArray[np.float32]
 
-def greedy(logits: NDArray[np.float32], charset: str) -> str:
+LEXICON_DISTANCE = 3
+"""Only words this close to the greedy text are weighed (the paper's delta, section 2.3.3)."""
+
+_IMPOSSIBLE = -np.inf
+
+
+def log_softmax(logits: Floats, temperature: float = 1.0) -> Floats:
+    """The logarithm of each class's probability, ``(T, C)``."""
+    scaled = logits / np.float32(temperature)
+    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    normal: Floats = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    return normal
+
+
+def greedy(logits: Floats, charset: str) -> str:
     """The best character of each timestep, repeats and then blanks dropped.
 
     Args:
@@ -16,6 +40,140 @@ def greedy(logits: NDArray[np.float32], charset: str) -> str:
         charset: C - 1 characters, without the blank.
     """
     best = logits.argmax(axis=1)
-    kept = best != BLANK
+    return "".join(charset[index - 1] for index in best[_kept(best)].tolist())
+
+
+def greedy_reading(logits: Floats, charset: str, temperature: float = 1.0) -> Reading:
+    """The greedy text with its confidences.
+
+    A character's confidence is its probability at the surest of its timesteps. A word's is the probability of the path
+    through all its timesteps, and the text's the mean of its words': the share of its words that should be right.
+
+    Args:
+        logits: ``(T, C) float32``.
+        charset: C - 1 characters, without the blank.
+        temperature: what the logits are divided by.
+    """
+    best = logits.argmax(axis=1)
+    log_sure = log_softmax(logits, temperature).max(axis=1)
+    kept = _kept(best)
+    characters = [charset[index - 1] for index in best[kept].tolist()]
+    first = next((place for place, character in enumerate(characters) if character != " "), None)
+    if first is None:
+        return Reading("", 0.0)
+    last = len(characters) - next(place for place, character in enumerate(characters[::-1]) if character != " ")
+    # A run is a character and the steps that repeat it; what comes after belongs to it, blanks being surer than it.
+    starts = np.flatnonzero(kept)
+    inside = np.where((best != BLANK) | kept, log_sure, _IMPOSSIBLE)
+    sure = np.exp(np.maximum.reduceat(inside, starts))
+    text = "".join(characters[first:last])
+    confidence = _word_confidence(log_sure, best, charset)
+    return Reading(text, confidence, tuple(min(float(value), 1.0) for value in sure[first:last]))
+
+
+def _kept(best: NDArray[np.intp]) -> NDArray[np.bool_]:
+    kept: NDArray[np.bool_] = best != BLANK
     kept[1:] &= best[1:] != best[:-1]
-    return "".join(charset[index - 1] for index in best[kept].tolist())
+    return kept
+
+
+def _word_confidence(log_sure: Floats, best: NDArray[np.intp], charset: str) -> float:
+    space = charset.find(" ") + 1
+    spaces = best == space if space else np.zeros(len(best), dtype=bool)
+    # Steps of one word have the same number; a word without a character is none.
+    number = np.cumsum(spaces)
+    written = np.unique(number[(best != BLANK) & ~spaces])
+    paths = np.bincount(number, weights=np.where(spaces, 0, log_sure))
+    return min(float(np.exp(paths[written]).mean()), 1.0)
+
+
+def beam_search(logits: Floats, charset: str, beams: int = 10, temperature: float = 1.0) -> list[tuple[str, float]]:
+    """The likeliest texts, best first, each with the logarithm of its probability over all its paths.
+
+    Prefix search (Graves et al., 2006, section 3.2) that follows the best prefixes only.
+
+    Args:
+        logits: ``(T, C) float32``.
+        charset: C - 1 characters, without the blank.
+        beams: prefixes followed.
+        temperature: what the logits are divided by.
+    """
+    log_probability = log_softmax(logits, temperature).astype(np.float64)
+    # Each prefix with the logarithms of ending in a blank and of ending in its last character.
+    prefixes: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, _IMPOSSIBLE)}
+    for step in log_probability:
+        candidates = np.argpartition(-step, min(beams, len(step) - 1))[: beams + 1]
+        grown: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [_IMPOSSIBLE, _IMPOSSIBLE])
+        for prefix, (in_blank, in_character) in prefixes.items():
+            both = float(np.logaddexp(in_blank, in_character))
+            same = grown[prefix]
+            same[0] = float(np.logaddexp(same[0], both + step[BLANK]))
+            if prefix:
+                same[1] = float(np.logaddexp(same[1], in_character + step[prefix[-1]]))
+            for index in candidates.tolist():
+                if index == BLANK:
+                    continue
+                # The same character again is a new one only after a blank.
+                before = in_blank if prefix and index == prefix[-1] else both
+                longer = grown[(*prefix, index)]
+                longer[1] = float(np.logaddexp(longer[1], before + step[index]))
+        ranked = sorted(grown.items(), key=lambda item: -float(np.logaddexp(item[1][0], item[1][1])))
+        prefixes = {prefix: (ends[0], ends[1]) for prefix, ends in ranked[:beams]}
+    return [
+        ("".join(charset[index - 1] for index in prefix), float(np.logaddexp(*ends)))
+        for prefix, ends in prefixes.items()
+    ]
+
+
+def log_likelihood(log_probability: Floats, labels: Sequence[int]) -> float:
+    """The logarithm of a labelling's probability over all its paths (the same paper's forward variables, section 4.1).
+
+    Args:
+        log_probability: ``(T, C)``, of `log_softmax`.
+        labels: class indices, without blanks; minus infinity where they do not fit into T steps.
+    """
+    extended = np.full(2 * len(labels) + 1, BLANK)
+    extended[1::2] = labels
+    emitted = log_probability[:, extended].astype(np.float64)
+    # A path may skip the blank between two characters that differ.
+    skips = np.zeros(len(extended), dtype=bool)
+    skips[2:] = (extended[2:] != BLANK) & (extended[2:] != extended[:-2])
+    forward = np.full(len(extended), _IMPOSSIBLE)
+    forward[:2] = emitted[0, :2]
+    for step in emitted[1:]:
+        moved = forward.copy()
+        moved[1:] = np.logaddexp(moved[1:], forward[:-1])
+        moved[2:] = np.where(skips[2:], np.logaddexp(moved[2:], forward[:-2]), moved[2:])
+        forward = moved + step
+    return float(np.logaddexp.reduce(forward[-2:]))
+
+
+def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: float = 1.0) -> tuple[str, float] | None:
+    """The word of a lexicon that is likeliest, among those near the greedy text; nothing where none is near.
+
+    Args:
+        logits: ``(T, C) float32``.
+        charset: C - 1 characters, without the blank.
+        lexicon: words; those with characters that the charset lacks are passed over.
+        temperature: what the logits are divided by.
+
+    Returns:
+        The word, and its probability among those weighed.
+    """
+    read = greedy(logits, charset)
+    index = {character: place + 1 for place, character in enumerate(charset)}
+    words = [
+        word
+        for word in lexicon
+        if word
+        and Levenshtein.distance(read, word, score_cutoff=LEXICON_DISTANCE) <= LEXICON_DISTANCE
+        and all(character in index for character in word)
+    ]
+    if not words:
+        return None
+    log_probability = log_softmax(logits, temperature)
+    weights = np.array([log_likelihood(log_probability, [index[character] for character in word]) for word in words])
+    best = int(weights.argmax())
+    if weights[best] == _IMPOSSIBLE:
+        return None
+    return words[best], float(np.exp(weights[best] - np.logaddexp.reduce(weights)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from ocrstream.picture import Image
@@ -48,6 +49,20 @@ def crop_to_tensor(crop: Image) -> NDArray[np.float32]:
         ``(1, 1, 32, w) float32 in [-1, 1]``, w a multiple of 8.
     """
     return normalise(resize(to_grey(crop), input_width_px(crop.shape[1], crop.shape[0])))[None, None]
+
+
+def original_to_tensor(crop: Image) -> NDArray[np.float32]:
+    """A crop as the released network's own programs make it: squashed by Pillow, which smooths where it shrinks.
+
+    Args:
+        crop: ``(H, W, 3) uint8 BGR``, not empty.
+
+    Returns:
+        ``(1, 1, 32, 100) float32 in [-1, 1]``.
+    """
+    grey = PIL.Image.fromarray(np.ascontiguousarray(crop[:, :, ::-1])).convert("L")
+    squashed = grey.resize((ORIGINAL_WIDTH_PX, HEIGHT_PX), PIL.Image.Resampling.BILINEAR)
+    return normalise(np.asarray(squashed))[None, None]
 
 
 def resize(grey: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:
