@@ -2,113 +2,57 @@
 
     python -m benchmarks.accuracy DATA_DIR [--limit N] [--json]
 
-DATA_DIR holds ``gt.jsonl``, one line an image: ``{"image", "regions": [{"poly": [[x, y], …], "text", "ignore"}]}``.
-
-The protocol, *searchable words*: words are runs of letters and digits, without regard to case, and those of three or
-more count, each once a photo, as in a search. Recall is the share of labelled words that the output of their photo
-contains; precision is the share of the output's words that are labelled, those in lines whose middle lies in a
-don't-care region left out.
+DATA_DIR is a data folder of photos (`training.folders`). The protocol is `training.protocols.SearchableWords`; every
+other protocol, and any pair of engines: ``python -m training.evaluate``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.environment import environment
 from ocrstream.config import RecognizerSettings
-from ocrstream.geometry import Polygon, to_polygon
+from ocrstream.geometry import Polygon
 from ocrstream.models import load_detector, load_recognizer
 from ocrstream.picture import Image, Picture
 from pipeline.reading import Reader
-
-MIN_LENGTH = 3
+from training.folders import Photo, read_folder
+from training.programs import rapidocr
+from training.protocols import SearchableWords, words_of
 
 ReadText = tuple[Polygon, str]
 """A line of an engine's output: where it is and what it says."""
 
-Region = NDArray[np.float32]
-"""``(N, 2) float32``, x then y, in pixels."""
-
 Engine = Callable[[Image], list[ReadText]]
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """A photo and its labels."""
-
-    path: Path
-    words: set[str]
-    ignored: list[Region]
 
 
 @dataclass(slots=True)
 class Score:
     """What one engine found and how long it took, over all photos so far."""
 
-    labelled: int = 0
-    found: int = 0
-    read: int = 0
-    right: int = 0
+    words: SearchableWords = field(default_factory=SearchableWords)
     times_ms: list[float] = field(default_factory=list)
 
-    def add(self, photo: Photo, lines: Sequence[ReadText], time_ms: float) -> set[str]:
-        """Count one photo; returns the labelled words that were found in it."""
-        found = photo.words & {word for _, text in lines for word in words_of(text)}
-        judged = {word for polygon, text in lines if not _is_ignored(polygon, photo) for word in words_of(text)}
-        self.labelled += len(photo.words)
-        self.found += len(found)
-        self.read += len(judged)
-        self.right += len(judged & photo.words)
-        self.times_ms.append(time_ms)
-        return found
-
     def summary(self) -> dict[str, float]:
-        """Recall, precision, F and times; the first photo's time is left out, it holds the engines' start."""
-        recall, precision = self.found / max(self.labelled, 1), self.right / max(self.read, 1)
+        """Counts, recall, precision, F and times; the first photo's time is left out, it holds the engines' start."""
         times_ms = self.times_ms[1:] or self.times_ms
         return {
-            "labelled": self.labelled,
-            "found": self.found,
-            "read": self.read,
-            "recall": round(recall, 4),
-            "precision": round(precision, 4),
-            "f": round(2 * recall * precision / max(recall + precision, 1e-9), 4),
+            "labelled": self.words.labelled,
+            "found": self.words.found,
+            "read": self.words.read,
+            **self.words.figures(),
             "p50_ms": round(float(np.percentile(times_ms, 50)), 1),
             "p99_ms": round(float(np.percentile(times_ms, 99)), 1),
             "total_s": round(sum(times_ms) / 1000, 1),
         }
-
-
-def load_photos(folder: Path, limit: int | None) -> Iterator[Photo]:
-    """The photos of a data folder, in the order of its labels."""
-    with (folder / "gt.jsonl").open(encoding="utf-8") as labels:
-        for _, line in zip(range(limit or sys.maxsize), labels, strict=False):
-            entry = json.loads(line)
-            texts = [region["text"] for region in entry["regions"] if not region["ignore"]]
-            ignored = [np.array(region["poly"], dtype=np.float32) for region in entry["regions"] if region["ignore"]]
-            yield Photo(folder / entry["image"], {word for text in texts for word in words_of(text)}, ignored)
-
-
-def words_of(text: str) -> list[str]:
-    """The words that count: lower case, letters and digits only, three or more."""
-    return re.findall(f"[0-9a-z]{{{MIN_LENGTH},}}", text.lower())
-
-
-def _is_ignored(polygon: Polygon, photo: Photo) -> bool:
-    middle = (sum(x for x, _ in polygon) / 4, sum(y for _, y in polygon) / 4)
-    return any(cv2.pointPolygonTest(region, middle, False) >= 0 for region in photo.ignored)
 
 
 def ocrstream_engine() -> Engine:
@@ -117,33 +61,22 @@ def ocrstream_engine() -> Engine:
     return lambda picture: [(line.polygon, line.text) for line in reader.read([picture])[0]]
 
 
-def rapidocr_engine() -> Engine:
-    """RapidOCR's own pipeline at its default settings."""
-    from rapidocr import RapidOCR
-
-    pipeline: Any = RapidOCR(params={"Global.log_level": "error"})
-
-    def read(picture: Image) -> list[ReadText]:
-        output = pipeline(picture)
-        if output.boxes is None:
-            return []
-        return [(to_polygon(box), text) for box, text in zip(output.boxes, output.txts, strict=True)]
-
-    return read
-
-
 def compare(photos: Iterable[Photo], engines: dict[str, Engine]) -> dict[str, Any]:
     """Run two engines on every photo, taking turns at who is first."""
     scores = {name: Score() for name in engines}
     found: dict[str, set[str]] = {name: set() for name in engines}
     order = list(engines)
     for photo in photos:
-        picture = Picture.from_encoded(photo.path.read_bytes()).array()
+        picture = Picture.from_encoded(photo.image.read_bytes()).array()
+        labels = [region for region in photo.regions if not region.ignore]
+        wanted = {word for region in labels for word in words_of(region.text)}
+        ignored = [region.quad for region in photo.regions if region.ignore]
         for name in order:
             began = time.perf_counter()
             lines = engines[name](picture)
-            time_ms = (time.perf_counter() - began) * 1000
-            found[name] |= {f"{photo.path.name}:{word}" for word in scores[name].add(photo, lines, time_ms)}
+            scores[name].times_ms.append((time.perf_counter() - began) * 1000)
+            here = scores[name].words.add(lines, wanted, ignored)
+            found[name] |= {f"{photo.image.name}:{word}" for word in here}
         order.reverse()
     everywhere = set.intersection(*found.values())
     return {name: {**score.summary(), "only_here": sorted(found[name] - everywhere)} for name, score in scores.items()}
@@ -156,11 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="only the first N photos")
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
     options = parser.parse_args(arguments)
-    engines = {"ocrstream": ocrstream_engine(), "rapidocr": rapidocr_engine()}
+    engines = {"ocrstream": ocrstream_engine(), "rapidocr": rapidocr()}
     report = {
         "environment": environment("ocrstream", "rapidocr", "onnxruntime", "opencv-python-headless", "numpy"),
         "photos": options.limit or "all",
-        "engines": compare(load_photos(options.data, options.limit), engines),
+        "engines": compare(read_folder(options.data).photos[: options.limit], engines),
     }
     print(json.dumps(report, indent=2) if options.json else _as_text(report))
 

@@ -39,7 +39,6 @@ from typing import Any, TypeVar
 
 import av
 
-from benchmarks.accuracy import rapidocr_engine
 from benchmarks.environment import ROOT, environment
 from benchmarks.recording import add_save_flag, conclude, median_ratio, percentiles
 from ocrstream.config import Configuration, ProducerSettings
@@ -56,6 +55,7 @@ from pipeline.embedded import Embedded
 from producers.demo import write_clip
 from producers.sources import open_sources
 from producers.stage import Producer
+from training.programs import rapidocr
 
 R = TypeVar("R")
 
@@ -331,7 +331,7 @@ def run_loop(clip: Path, read: Callable[[Any], list[Any]]) -> dict[str, Any]:
 
 def measure_clip(seconds: float, rounds: int) -> dict[str, Any]:
     """Both on the same clip, in every round."""
-    read = rapidocr_engine()
+    read = rapidocr()
     results: dict[str, list[dict[str, Any]]] = {"ocrstream": [], "rapidocr_loop": []}
     with tempfile.TemporaryDirectory(prefix="ocrstream-clip-") as folder:
         clip = Path(folder) / "clip.mp4"

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import Engine, ReadText, compare, load_photos, words_of
+from benchmarks.accuracy import Engine, ReadText, compare
 from ocrstream.geometry import box_polygon
 from ocrstream.picture import encode_jpeg
+from training.folders import read_folder
+from training.protocols import words_of
 
 
 def region(text: str, left: int, ignore: bool = False) -> dict[str, object]:
@@ -27,7 +29,7 @@ def test_two_engines_are_judged_on_the_same_photos(tmp_path: Path) -> None:
     labels = [region("Gate", 0), region("B12", 20), region("B12", 40), region("to", 60), region("###", 80, ignore=True)]
     (tmp_path / "gt.jsonl").write_text(json.dumps({"image": "photo.jpg", "regions": labels}) + "\n")
     result = compare(
-        load_photos(tmp_path, None),
+        read_folder(tmp_path).photos,
         {
             # The don't-care region's text does not count against precision; "extra" does.
             "good": engine((box_polygon(0, 0, 40, 10), "GATE b12"), (box_polygon(82, 2, 98, 9), "blurred")),

@@ -1,0 +1,289 @@
+"""Judges engines by every protocol that a data folder's labels allow, several side by side in one run.
+
+    python -m training.evaluate --detector NAME … --recognizer NAME … --data DIR [--limit N] [--json]
+
+Of photos (``gt.jsonl``): each detector by ICDAR15's IoU and ICDAR13's DetEval; each pair of a detector and a recogniser
+by searchable words, and by IoU once more with its lines cut into words; each recogniser on the words cut out by their
+labels. Of crops (``gt.tsv``): each recogniser. ``tesseract`` and ``rapidocr`` are whole programs, where they
+are installed: as a ``--detector`` they find and read. Times are of this process on this machine, engines in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from ocrstream.cropping import cut
+from ocrstream.errors import EngineError, OcrstreamError, SourceError
+from ocrstream.geometry import Polygon, to_polygon
+from ocrstream.models import Detector, EngineOptions, Reading, Recognizer, TextLine, load_detector, load_recognizer
+from ocrstream.picture import Image
+from ocrstream.spacing import cut_into_words
+from training.folders import Photo, Word, read_folder
+from training.programs import PROGRAMS, Program
+from training.protocols import DetEval, IcdarIou, Quad, Recognition, SearchableWords, words_of
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
+
+Line = tuple[Polygon, str]
+"""Where a line is and what it says."""
+
+
+@dataclass(slots=True)
+class DetectorScore:
+    """A detector's figures."""
+
+    iou: IcdarIou = field(default_factory=IcdarIou)
+    deteval: DetEval = field(default_factory=DetEval)
+    times_ms: list[float] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """All of them by name."""
+        return {
+            "icdar15_iou": self.iou.figures(),
+            "icdar13_deteval": self.deteval.figures(),
+            "time": _times(self.times_ms),
+        }
+
+
+@dataclass(slots=True)
+class PairScore:
+    """A pair's figures, or a whole program's."""
+
+    words: SearchableWords = field(default_factory=SearchableWords)
+    word_iou: IcdarIou = field(default_factory=IcdarIou)
+    times_ms: list[float] = field(default_factory=list)
+    lines: int = 0
+
+    def add(self, photo: Photo, picture: Image, lines: Sequence[Line], time_ms: float) -> None:
+        """Count one photo."""
+        labelled = {word for region in photo.regions if not region.ignore for word in words_of(region.text)}
+        self.words.add(lines, labelled, [region.quad for region in photo.regions if region.ignore])
+        pieces = [piece for polygon, text in lines for piece, _ in cut_into_words(picture, polygon, text)]
+        self.word_iou.add([_quad(piece) for piece in pieces], *_labels(photo))
+        self.times_ms.append(time_ms)
+        self.lines += len(lines)
+
+    def figures(self) -> dict[str, Any]:
+        """All of them by name."""
+        return {
+            "searchable_words": self.words.figures(),
+            "icdar15_iou_cut_into_words": self.word_iou.figures(),
+            "lines_read": self.lines,
+            "time": _times(self.times_ms),
+        }
+
+
+@dataclass(slots=True)
+class RecognizerScore:
+    """A recogniser's figures."""
+
+    words: Recognition = field(default_factory=Recognition)
+    times_ms: list[float] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """All of them by name."""
+        return {**self.words.figures(), "crops": self.words.crops, "time": _times(self.times_ms)}
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What is judged, by name."""
+
+    detectors: dict[str, Detector]
+    recognizers: dict[str, Recognizer]
+    programs: dict[str, Program]
+
+
+def evaluate(engines: Engines, data: Path, limit: int | None = None) -> dict[str, Any]:
+    """Judge engines on a data folder.
+
+    Args:
+        engines: what is judged.
+        data: the folder.
+        limit: only the first so many photos and crops.
+
+    Returns:
+        ``detectors``, ``pairs`` (``DETECTOR + RECOGNIZER``), ``recognizers``, each by name; empty parts are left out.
+
+    Raises:
+        SourceError: the folder has no labels, or a picture cannot be read.
+    """
+    folder = read_folder(data)
+    report: dict[str, Any] = {}
+    if folder.photos and (engines.detectors or engines.programs):
+        report |= _judge_photos(engines, folder.photos[:limit])
+    crops = list(_crops(folder.words[:limit], folder.photos[:limit])) if engines.recognizers else []
+    if crops:
+        report["recognizers"] = _judge_crops(engines.recognizers, crops)
+    return report
+
+
+def _judge_photos(engines: Engines, photos: Sequence[Photo]) -> dict[str, Any]:
+    detectors = {name: DetectorScore() for name in [*engines.detectors, *engines.programs]}
+    pairs = {f"{first} + {second}": PairScore() for first in engines.detectors for second in engines.recognizers}
+    pairs |= {name: PairScore() for name in engines.programs}
+    order = [*engines.detectors, *engines.programs]
+    for photo in photos:
+        picture = _load(photo.image)
+        for name in order:
+            if name in engines.programs:
+                lines, time_ms = _timed(engines.programs[name], picture)
+                polygons = [polygon for polygon, _ in lines]
+                pairs[name].add(photo, picture, lines, time_ms)
+            else:
+                (found,), time_ms = _timed(engines.detectors[name].detect, [picture])
+                # Cutting is part of the way from lines to text, but belongs to neither engine: it is not timed.
+                cuts = [cut(picture, line.polygon) for line in found]
+                polygons = [line.polygon for line in sorted(found, key=lambda line: -line.score)]
+                for second, recognizer in engines.recognizers.items():
+                    readings, reading_ms = _timed(recognizer.read, cuts)
+                    pairs[f"{name} + {second}"].add(photo, picture, _read(found, readings), time_ms + reading_ms)
+            score = detectors[name]
+            score.iou.add([_quad(polygon) for polygon in polygons], *_labels(photo))
+            score.deteval.add([_quad(polygon) for polygon in polygons], *_labels(photo))
+            score.times_ms.append(time_ms)
+        # Who is first finds the caches cold.
+        order.reverse()
+    return {
+        "photos": len(photos),
+        "detectors": {name: score.figures() for name, score in detectors.items()},
+        "pairs": {name: score.figures() for name, score in pairs.items()},
+    }
+
+
+MIN_CONFIDENCE = 0.5
+"""As the recogniser's stage has it by default: readings below are not kept."""
+
+
+def _read(found: Sequence[TextLine], readings: Sequence[Reading]) -> list[Line]:
+    return [
+        (line.polygon, reading.text)
+        for line, reading in zip(found, readings, strict=True)
+        if reading.text and reading.confidence >= MIN_CONFIDENCE
+    ]
+
+
+BATCH = 32
+"""Crops given to a recogniser together."""
+
+
+def _judge_crops(recognizers: dict[str, Recognizer], crops: Sequence[tuple[Image, str]]) -> dict[str, Any]:
+    scores = {name: RecognizerScore() for name in recognizers}
+    for start in range(0, len(crops), BATCH):
+        batch = crops[start : start + BATCH]
+        for name, recognizer in recognizers.items():
+            readings, time_ms = _timed(recognizer.read, [crop for crop, _ in batch])
+            scores[name].times_ms += [time_ms / len(batch)] * len(batch)
+            for reading, (_, label) in zip(readings, batch, strict=True):
+                scores[name].words.add(reading.text, label)
+    return {name: score.figures() for name, score in scores.items()}
+
+
+def _crops(words: Sequence[Word], photos: Sequence[Photo]) -> Iterator[tuple[Image, str]]:
+    for word in words:
+        yield _load(word.image), word.text
+    for photo in photos:
+        legible = [region for region in photo.regions if not region.ignore]
+        picture = _load(photo.image) if legible else None
+        for region in legible:
+            assert picture is not None
+            yield cut(picture, to_polygon(region.quad)), region.text
+
+
+def _timed(work: Callable[[Given], Result], given: Given) -> tuple[Result, float]:
+    began = time.perf_counter()
+    result = work(given)
+    return result, (time.perf_counter() - began) * 1000
+
+
+def _times(times_ms: Sequence[float]) -> dict[str, float]:
+    # The first holds what an engine does only once.
+    counted = times_ms[1:] or times_ms or [0.0]
+    p50, p99 = np.percentile(counted, (50, 99))
+    return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
+
+
+def _quad(polygon: Polygon) -> Quad:
+    return np.array(polygon, dtype=np.float32)
+
+
+def _labels(photo: Photo) -> tuple[list[Quad], list[bool]]:
+    return [region.quad for region in photo.regions], [region.ignore for region in photo.regions]
+
+
+def _load(path: Path) -> Image:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise SourceError(f"{path} is not a picture that can be read")
+    return picture.astype(np.uint8, copy=False)
+
+
+def load_engines(detectors: Iterable[str], recognizers: Iterable[str], options: EngineOptions) -> Engines:
+    """Load engines by their names; ``NAME:FILE`` loads one with other weights.
+
+    Raises:
+        EngineError: one is not there.
+    """
+    names = list(detectors)
+    return Engines(
+        {name: load_detector(*_parted(name, options)) for name in names if name not in PROGRAMS},
+        {name: load_recognizer(*_parted(name, options)) for name in recognizers},
+        {name: PROGRAMS[name]() for name in names if name in PROGRAMS},
+    )
+
+
+def _parted(name: str, options: EngineOptions) -> tuple[str, EngineOptions]:
+    engine, _, weights = name.partition(":")
+    return engine, EngineOptions(options.device, options.threads, weights)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge and report; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument("--detector", action="append", default=[], metavar="NAME", help="repeat it for several")
+    parser.add_argument("--recognizer", action="append", default=[], metavar="NAME", help="repeat it for several")
+    parser.add_argument("--data", type=Path, required=True, help="a data folder: gt.jsonl, gt.tsv")
+    parser.add_argument("--limit", type=int, help="only the first N photos and crops")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="inference threads; 0 fits them to the cores")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    options = parser.parse_args(arguments)
+    try:
+        if not options.detector and not options.recognizer:
+            raise EngineError("nothing to judge: name a --detector, a --recognizer, or both")
+        engines = load_engines(options.detector, options.recognizer, EngineOptions(options.device, options.threads))
+        report = evaluate(engines, options.data, options.limit)
+    except OcrstreamError as error:
+        sys.stderr.write(f"training.evaluate: {error}\n")
+        return 2
+    sys.stdout.write((json.dumps(report, indent=2) if options.json else as_text(report)) + "\n")
+    return 0
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """A report for people: one line a figure."""
+    lines = [f"{report['photos']} photos"] if "photos" in report else []
+    for part in ("detectors", "pairs", "recognizers"):
+        for name, figures in report.get(part, {}).items():
+            lines.append(f"{part[:-1]} {name}")
+            for protocol, value in figures.items():
+                shown = (
+                    " ".join(f"{key} {number}" for key, number in value.items()) if isinstance(value, dict) else value
+                )
+                lines.append(f"  {protocol:28} {shown}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
