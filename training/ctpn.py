@@ -10,7 +10,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 from ocrstream.models.ctpn.decode import decode
@@ -35,6 +35,9 @@ from training.scenes import NO_TEXT, TEXT, Scene, SceneMaker
 
 VALIDATION_PHOTOS = 60
 """Of each data folder, at its end; at most a tenth of it."""
+
+EVALUATED_PHOTOS = 40
+"""Of these, evenly spread: enough to see where training goes."""
 
 HARD_NEGATIVES = 3
 """Of the cells without text, the worst three for each cell with text are learned from (Liao et al., 2020, 3.6)."""
@@ -57,7 +60,7 @@ class Settings:
 
     profile: str = "light"
     size_px: int = 320
-    batch: int = 16
+    batch: int = 8
     rate: float = 1.5e-3
     backbone_share: float = 0.25
     decay: float = 0.02
@@ -106,15 +109,15 @@ class CtpnTask:
         for module in network.backbone.lowest():
             module.requires_grad_(False)
         self.network: nn.Module = network.to(self._device).to(memory_format=torch.channels_last)
-        moving_average = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.network, multi_avg_fn=moving_average, use_buffers=True)
+        self.average = AveragedModel(self.network, avg_fn=_moving_average(settings.average), use_buffers=True)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(_groups(network, settings))
         kept = [min(VALIDATION_PHOTOS, len(cache) // 10) for cache in caches]
         allowed = [range(len(cache) - count) for cache, count in zip(caches, kept, strict=True)]
         shares = [float(len(indices)) for indices in allowed]
         self._maker = SceneMaker(list(zip(caches, shares, strict=True)), allowed, settings.size_px, settings.seed)
         self._validation = [
-            (cache, range(len(cache) - count, len(cache))) for cache, count in zip(caches, kept, strict=True)
+            (cache, np.linspace(len(cache) - count, len(cache) - 1, min(count, EVALUATED_PHOTOS), dtype=int).tolist())
+            for cache, count in zip(caches, kept, strict=True)
         ]
         self._workers = workers
         self._number = 0
@@ -175,6 +178,16 @@ class CtpnTask:
         """Take back what `state` gave."""
         self.average.load_state_dict(state["average"])
         self._number = state["number"]
+
+
+def _moving_average(most: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """An exponential average that forgets what it began from: the share of the old grows with the steps."""
+
+    def mix(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+        share = min(most, (1 + float(count)) / (10 + float(count)))
+        return new if not old.is_floating_point() else torch.lerp(new, old, share)
+
+    return mix
 
 
 def _groups(network: Ctpn, settings: Settings) -> list[dict[str, Any]]:
