@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TRAINING := $(VENV)/.installed-training
 
-.PHONY: setup demo test check fix bench docs compose-test
+.PHONY: setup demo test check fix bench docs compose-test parity
 
 setup: $(STAMP)  ## make .venv and install everything into it
 
@@ -13,14 +14,19 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+# PyTorch is large and needed only where the engines are trained, tested and type-checked.
+$(TRAINING): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,training]'
+	touch $@
+
 demo: $(STAMP)  ## run the built-in camera through all stages, with the search page
 	$(BIN)/ocrstream run demo:
 
-test: $(STAMP)  ## all tests, real servers included
+test: $(TRAINING)  ## all tests, real servers included
 	sh tests/services/install.sh
 	$(BIN)/python -m pytest
 
-check: $(STAMP)  ## style, types, layering, generated pages; edits nothing
+check: $(TRAINING)  ## style, types, layering, generated pages; edits nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,6 +36,11 @@ check: $(STAMP)  ## style, types, layering, generated pages; edits nothing
 fix: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+GOLDEN ?=
+
+parity: $(TRAINING)  ## the imported originals against the original programs' outputs in GOLDEN=DIR
+	$(BIN)/python -m training.parity "$(GOLDEN)"
 
 DATA ?=
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from detector_consumer.__main__ import COMMAND as DETECT
 from indexer.__main__ import COMMAND as INDEX
 from ocrstream.process import Command, execute, set_up_logging
-from pipeline import annotating, dead_letters, doctor, documents, reading, replaying, running
+from pipeline import annotating, dead_letters, doctor, documents, models, reading, replaying, running
 from producers.__main__ import COMMAND as PRODUCE
 from recognizer_consumer.__main__ import COMMAND as RECOGNIZE
 from search.__main__ import COMMAND as SERVE
@@ -20,7 +20,10 @@ COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
     ("one stage each, over Kafka and Elasticsearch", (PRODUCE, DETECT, RECOGNIZE, INDEX, SERVE)),
     ("what was read", (documents.SEARCH, documents.EXPORT, documents.IMPORT, annotating.COMMAND)),
     ("pictures, without a store", (reading.COMMAND,)),
-    ("running it for months", (replaying.COMMAND, documents.RETENTION, dead_letters.COMMAND, doctor.COMMAND)),
+    (
+        "running it for months",
+        (replaying.COMMAND, documents.RETENTION, dead_letters.COMMAND, models.COMMAND, doctor.COMMAND),
+    ),
 )
 
 

@@ -19,6 +19,7 @@ from ocrstream.errors import EngineError, UserError
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.crnn.decode import greedy
 from ocrstream.models.crnn.network import LightCrnn
+from ocrstream.models.crnn.onnx_file import read_state
 from training import checkpoints, loop
 from training.augmentation import upright
 from training.batches import Batch, Batches, Mixture
@@ -217,12 +218,20 @@ def from_nano_ocr(path: Path) -> LightCrnn:
 
 
 def initial(path: Path | None) -> LightCrnn:
-    """The network to start from: a checkpoint of ours, nano-ocr's file, or chance."""
+    """The network to start from: a weight file or checkpoint of ours, nano-ocr's file, or chance."""
     network = LightCrnn(len(LATIN) + 1)
     if path is None:
         return network
     if path.name.startswith("nano_ocr"):
         return from_nano_ocr(path)
+    if path.suffix == ".onnx":
+        state, description = read_state(path)
+        if description.charset != LATIN:
+            raise EngineError(f"{path} writes other characters: begin from another file, or without --start")
+        # What the file leaves out is only how many batches a norm has seen.
+        counts = {name: tensor for name, tensor in network.state_dict().items() if name.endswith("num_batches_tracked")}
+        checkpoints.fill(network, counts | {name: torch.from_numpy(array) for name, array in state.items()}, path)
+        return network
     checkpoints.fill(
         network, {name: tensor.float() for name, tensor in checkpoints.load(path)["network"].items()}, path
     )

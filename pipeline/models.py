@@ -1,0 +1,127 @@
+"""``ocrstream models``: which weights there are, whether they are whole, and other programs' weights into ours."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocrstream.errors import ConfigError
+from ocrstream.models.crnn.charset import ORIGINAL
+from ocrstream.models.crnn.importing import PYTORCH, TORCH7
+from ocrstream.models.crnn.importing import import_weights as import_crnn
+from ocrstream.models.weights import WeightFile, find, shipped, verify
+from ocrstream.process import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How an engine's weights come in and go out.
+
+    Attributes:
+        suffix: of the files that are imported.
+        bring: file, target and the command's arguments to the path of the new card.
+        hand: target and the command's arguments to the path written; nothing where an engine exports nothing.
+    """
+
+    suffix: str
+    bring: Callable[[Path, Path, argparse.Namespace], Path]
+    hand: Callable[[Path, argparse.Namespace], Path] | None = None
+
+
+EXCHANGES: dict[str, Exchange] = {
+    "crnn": Exchange(".pth", lambda source, out, options: import_crnn(source, out, options.charset, options.gates)),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument(
+        "action", choices=sorted(_ACTIONS), metavar="ACTION", help=f"what to do: {', '.join(sorted(_ACTIONS))}"
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="`card`, `verify`: weight files by name or path; `import`: an engine and a file; `export`: an engine",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file that `import` or `export` writes")
+    parser.add_argument("--charset", default=ORIGINAL, metavar="TEXT", help="`import crnn`: the characters it writes")
+    parser.add_argument(
+        "--gates",
+        default=PYTORCH,
+        choices=(PYTORCH, TORCH7),
+        help="`import crnn`: order of the LSTMs' gates in the file",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says; returns 0."""
+    _ACTIONS[arguments.action](arguments)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    _expect(arguments, 0, "models list takes no names")
+    for file in shipped():
+        sys.stdout.write(_line(file) + "\n")
+
+
+def _line(file: WeightFile) -> str:
+    card = file.card
+    size_mb = card.get("bytes", 0) / 1e6
+    engine = f"{card.get('engine', '?')} {card.get('profile', '')}".strip()
+    return f"{file.name:<16} {engine:<16} {size_mb:6.1f} MB  {card['sha256'][:12]}"
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    for file in [find(name) for name in arguments.names] or shipped():
+        sys.stdout.write(f"ok    {file.name:<16} {verify(file)}\n")
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    _expect(arguments, 1, "models card takes the name of one weight file, see: ocrstream models list")
+    json.dump(find(arguments.names[0]).card, sys.stdout, ensure_ascii=False, indent=1)
+    sys.stdout.write("\n")
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    _expect(arguments, 2, f"models import takes an engine and a file; engines: {', '.join(EXCHANGES)}")
+    engine, source = _exchange(arguments.names[0]), Path(arguments.names[1])
+    out = arguments.out or Path(f"{source.stem}.onnx")
+    card = engine.bring(source, out, arguments)
+    sys.stdout.write(f"{out} and its card {card.name} are written.\n")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    _expect(arguments, 1, "models export takes an engine")
+    engine = _exchange(arguments.names[0])
+    if engine.hand is None or arguments.out is None:
+        able = ", ".join(name for name, each in EXCHANGES.items() if each.hand) or "none yet"
+        raise ConfigError(f"models export writes the file that --out names, for these engines: {able}")
+    sys.stdout.write(f"{engine.hand(arguments.out, arguments)} is written.\n")
+
+
+def _exchange(name: str) -> Exchange:
+    if name not in EXCHANGES:
+        raise ConfigError(f"there is no importer for {name!r}: it is one of {', '.join(EXCHANGES)}")
+    return EXCHANGES[name]
+
+
+def _expect(arguments: argparse.Namespace, count: int, sentence: str) -> None:
+    if len(arguments.names) != count:
+        raise ConfigError(sentence)
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "list": _list,
+    "verify": _verify,
+    "card": _card,
+    "import": _import,
+    "export": _export,
+}
+
+COMMAND = Command("models", "List, check, describe, import and export weight files.", add_arguments, run)

@@ -1,0 +1,121 @@
+"""CTC decoding against a reading of its definition that goes through every path."""
+
+import itertools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ocrstream.models.crnn.charset import BLANK, LATIN, ORIGINAL, normalise
+from ocrstream.models.crnn.decode import beam_search, choose, greedy, greedy_reading, log_likelihood, log_softmax
+
+CHARSET = "ab c"
+
+
+def as_logits(path: str, charset: str) -> NDArray[np.float32]:
+    """Logits whose best path is this one, ``-`` for the blank."""
+    logits = np.zeros((len(path), len(charset) + 1), dtype=np.float32)
+    for step, character in enumerate(path):
+        logits[step, BLANK if character == "-" else charset.index(character) + 1] = 9.0
+    return logits
+
+
+def texts_of_all_paths(logits: NDArray[np.float32]) -> dict[str, float]:
+    """Each text's probability: the sum over every path that collapses to it, which is CTC's definition."""
+    probability = np.exp(log_softmax(logits)).astype(np.float64)
+    texts: dict[str, float] = {}
+    for path in itertools.product(range(logits.shape[1]), repeat=logits.shape[0]):
+        text = "".join(CHARSET[index - 1] for index, _ in itertools.groupby(path) if index != BLANK)
+        weight = float(np.prod([probability[step, index] for step, index in enumerate(path)]))
+        texts[text] = texts.get(text, 0.0) + weight
+    return texts
+
+
+@pytest.fixture
+def logits() -> NDArray[np.float32]:
+    return np.random.default_rng(7).normal(0, 2, (6, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        # From the released program's own page, and what its users saw.
+        ("a-----v--a-i-l-a-bb-l-ee--", "available"),
+        ("a-----v--a-i-l-a-bb-l-e---", "available"),
+        ("--------------------------", ""),
+        ("aaaaaaaa", "a"),
+        ("aa-aa", "aa"),
+        ("6mmm66688dzq", "6m68dzq"),
+    ],
+)
+def test_greedy_drops_repeats_and_then_blanks(path: str, text: str) -> None:
+    assert greedy(as_logits(path, ORIGINAL), ORIGINAL) == text
+    assert greedy_reading(as_logits(path, ORIGINAL), ORIGINAL).text == text
+
+
+def test_a_reading_has_a_confidence_for_each_of_its_characters_and_words() -> None:
+    logits = as_logits(" a-bb - c ", CHARSET)
+    logits[3:5] = 0
+    logits[3, 2], logits[4, 2] = 1.0, 2.0
+    reading = greedy_reading(logits, CHARSET)
+    assert reading.text == "ab  c"
+    sure = np.exp(9) / (np.exp(9) + 4)
+    unsure = [np.exp(x) / (np.exp(x) + 4) for x in (1.0, 2.0)]
+    assert reading.characters == pytest.approx((sure, unsure[1], sure, sure, sure), rel=1e-5)
+    words = (sure**2 * unsure[0] * unsure[1], sure)
+    assert reading.confidence == pytest.approx(np.mean(words), rel=1e-3)
+
+
+def test_a_temperature_changes_confidences_and_no_text() -> None:
+    logits = as_logits("aa-b", CHARSET) / np.float32(3)
+    cold, warm = greedy_reading(logits, CHARSET, 0.5), greedy_reading(logits, CHARSET, 2.0)
+    assert cold.text == warm.text == "ab"
+    assert cold.confidence > greedy_reading(logits, CHARSET).confidence > warm.confidence
+
+
+@pytest.mark.parametrize("path", ["---", "   ", "- -"])
+def test_nothing_is_read_without_confidence(path: str) -> None:
+    reading = greedy_reading(as_logits(path, CHARSET), CHARSET)
+    assert (reading.text, reading.confidence, reading.characters) == ("", 0.0, ())
+
+
+def test_the_likelihood_of_a_text_is_the_sum_over_all_its_paths(logits: NDArray[np.float32]) -> None:
+    for text, probability in texts_of_all_paths(logits).items():
+        labels = [CHARSET.index(character) + 1 for character in text]
+        assert log_likelihood(log_softmax(logits), labels) == pytest.approx(np.log(probability), abs=1e-4)
+
+
+def test_a_text_that_does_not_fit_is_impossible(logits: NDArray[np.float32]) -> None:
+    assert log_likelihood(log_softmax(logits), [1] * 4) == -np.inf, "four alike need three blanks between: seven steps"
+    assert log_likelihood(log_softmax(logits), [1, 2] * 3) > -np.inf
+
+
+def test_a_wide_beam_finds_the_likeliest_text_and_its_probability(logits: NDArray[np.float32]) -> None:
+    texts = texts_of_all_paths(logits)
+    likeliest = max(texts, key=lambda text: texts[text])
+    text, weight = beam_search(logits, CHARSET, beams=500)[0]
+    assert text == likeliest
+    assert weight == pytest.approx(np.log(texts[likeliest]), abs=1e-4)
+
+
+def test_a_beam_finds_what_greedy_cannot() -> None:
+    # Two steps: the best path is blank, blank; but three paths write "a", and together they weigh more.
+    logits = np.log(np.array([[0.6, 0.4], [0.6, 0.4]], dtype=np.float32))
+    assert greedy(logits, "a") == ""
+    ((text, weight), *_) = beam_search(logits, "a", beams=3)
+    assert (text, round(float(np.exp(weight)), 4)) == ("a", 0.64)
+
+
+def test_a_lexicon_is_chosen_from_by_likelihood() -> None:
+    logits = as_logits("-h-o-u-s-c-", ORIGINAL)
+    logits[9, ORIGINAL.index("e") + 1] = 8.0
+    word, confidence = choose(logits, ORIGINAL, ["mouse", "house", "horse", "Haus", ""]) or ("", 0.0)
+    assert word == "house"
+    assert 0.5 < confidence <= 1.0
+    assert choose(logits, ORIGINAL, ["elephant"]) is None
+
+
+def test_the_charset_has_each_character_once_and_the_space() -> None:
+    assert len(set(LATIN)) == len(LATIN) == 178
+    assert " " in LATIN
+    assert normalise("Cafe\u0301\u00a0 du  Monde\u2212") == "Café du Monde\u2013"

@@ -1,0 +1,91 @@
+"""``ocrstream models``: cards tell what a file is, and a damaged file is found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ocrstream.errors import EngineError
+from ocrstream.models.weights import find, read_card, shipped, verify, write_card
+from pipeline.cli import main
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(b"weights")
+    write_card(path, {"engine": "crnn", "profile": "light", "charset": "äb"})
+    return path
+
+
+def test_a_card_tells_what_a_file_is(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "card", str(weights)]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card == {
+        # printf weights | sha256sum
+        "sha256": "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c",
+        "bytes": 7,
+        "engine": "crnn",
+        "profile": "light",
+        "charset": "äb",
+    }
+
+
+def test_a_changed_file_is_found(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "verify", str(weights)]) == 0
+    assert capsys.readouterr().out.startswith("ok    mine")
+    weights.write_bytes(b"weightz")
+    assert main(["models", "verify", str(weights)]) == 2
+    assert "mine.onnx is damaged or another: its SHA-256 is" in capsys.readouterr().err
+    weights.unlink()
+    with pytest.raises(EngineError, match="cannot be read: No such file"):
+        verify(read_card(weights))
+
+
+def test_every_shipped_file_is_whole_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == [file.name for file in shipped()]
+    for file in shipped():
+        assert verify(file) == file.card["sha256"]
+        assert find(file.name) == file
+        assert {"engine", "profile", "input", "training", "scores"} <= file.card.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["card"], "models card takes the name of one weight file"),
+        (["card", "nothing"], "there is no weight file 'nothing': name one of"),
+        (["card", "nothing.onnx"], "the card nothing.json cannot be read"),
+        (["list", "crnn"], "models list takes no names"),
+        (["import", "crnn"], "models import takes an engine and a file"),
+        (["import", "ppocr", "x.pth"], "there is no importer for 'ppocr'"),
+        (["import", "crnn", "x.pth"], "x.pth cannot be read: No such file"),
+        (["export", "crnn"], "models export writes the file that --out names"),
+    ],
+)
+def test_mistakes_get_a_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_what_is_no_card_is_refused(tmp_path: Path) -> None:
+    for content in ("[]", "{}", "not json"):
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(EngineError, match=r"x\.json"):
+            read_card(tmp_path / "x.onnx")
+
+
+def test_an_import_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
+    pytest.importorskip("onnx", reason="the package onnx is not installed (extra training)")
+    from ocrstream.models.crnn.importing import expected_shapes
+
+    torch.save({name: torch.ones(shape) for name, shape in expected_shapes(3).items()}, tmp_path / "crnn.pth")
+    out = tmp_path / "out.onnx"
+    assert main(["models", "import", "crnn", str(tmp_path / "crnn.pth"), "--charset", "ab", "--out", str(out)]) == 0
+    assert "out.onnx and its card out.json are written" in capsys.readouterr().out
+    file = read_card(out)
+    assert verify(file)
+    assert (file.card["profile"], file.card["charset"]) == ("original", "ab")

@@ -1,0 +1,132 @@
+"""A trained recogniser as a weight file with its card: ``python -m training.export_crnn``, see docs/training.md.
+
+The temperature of its confidences is fitted here, on the validation split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ocrstream.errors import UserError
+from ocrstream.models import Reading
+from ocrstream.models.crnn.charset import LATIN
+from ocrstream.models.crnn.decode import greedy_reading
+from ocrstream.models.crnn.network import LightCrnn
+from ocrstream.models.crnn.onnx_file import LIGHT, Description, to_onnx
+from ocrstream.models.crnn.preprocess import HEIGHT_PX, MIN_WIDTH_PX, STRETCH, WIDTH_STEP_PX, normalise
+from ocrstream.models.weights import write_card
+from training import checkpoints
+from training.augmentation import upright
+from training.words import Sample, Split, load
+
+_TEMPERATURES = np.geomspace(0.3, 3.0, 40)
+
+
+def logits_of(network: torch.nn.Module, samples: Sequence[Sample]) -> list[tuple[NDArray[np.float32], str]]:
+    """Each sample's logits, read alone in single precision, and its label."""
+    found = []
+    with torch.inference_mode():
+        for sample in samples:
+            crop = upright(sample)
+            if crop is not None:
+                logits = network(torch.from_numpy(normalise(crop))[None, None])[0].numpy()
+                found.append((logits, sample.text))
+    return found
+
+
+def right_words(read: str, label: str) -> float:
+    """The share of a reading's words that stand at their place in the label."""
+    words = read.split()
+    expected = label.split()
+    return sum(word == other for word, other in zip(words, expected, strict=False)) / max(len(words), 1)
+
+
+def fit_temperature(logits: Sequence[tuple[NDArray[np.float32], str]], charset: str) -> tuple[float, float]:
+    """The temperature whose confidences are the likeliest, and the calibration error that is left.
+
+    Returns:
+        The temperature, and the expected calibration error over ten bins, 0 to 1.
+    """
+    best = (np.inf, 1.0, 0.0)
+    for temperature in _TEMPERATURES.tolist():
+        readings = [greedy_reading(each, charset, temperature) for each, _ in logits]
+        right = np.array(
+            [right_words(reading.text, label) for reading, (_, label) in zip(readings, logits, strict=True)]
+        )
+        sure = np.array([reading.confidence for reading in readings]).clip(1e-4, 1 - 1e-4)
+        loss = float(-(right * np.log(sure) + (1 - right) * np.log(1 - sure)).mean())
+        if loss < best[0]:
+            best = (loss, temperature, calibration_error(sure, right))
+    return round(best[1], 4), best[2]
+
+
+def calibration_error(confidences: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """How far confidence and share of right ones are apart, the mean over ten bins of confidence (Guo et al., 2017)."""
+    bins = np.minimum((confidences * 10).astype(int), 9)
+    gaps = [abs((confidences[bins == b] - right[bins == b]).mean()) * (bins == b).mean() for b in np.unique(bins)]
+    return float(sum(gaps))
+
+
+def read_back(logits: Sequence[tuple[NDArray[np.float32], str]], charset: str, temperature: float) -> list[Reading]:
+    """The readings that the engine would give."""
+    return [greedy_reading(each, charset, temperature) for each, _ in logits]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m training.export_crnn", description="Write a weight file.")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run")
+    parser.add_argument("--data", type=Path, action="append", required=True, help="the training data, for its split")
+    parser.add_argument("--cache", type=Path, required=True, help="the folder of cut crops of the training run")
+    parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write; its card goes beside it")
+    parser.add_argument("--training", type=Path, help="JSON file that tells how it was trained, kept in the card")
+    parser.add_argument("--scores", type=Path, help="JSON file of measured scores, kept in the card")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        kept = checkpoints.load(options.checkpoint)
+        network = LightCrnn(len(LATIN) + 1)
+        checkpoints.fill(network, kept["network"], options.checkpoint)
+        network.eval()
+        split = load(options.data, LATIN, options.cache)
+        temperature, error = fit_temperature(logits_of(network, _validation(split)), LATIN)
+        state = {name: tensor.float().numpy() for name, tensor in network.state_dict().items()}
+        state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_bytes(to_onnx(state, Description(LIGHT, LATIN, temperature)))
+        card = {
+            "engine": "crnn",
+            "profile": LIGHT,
+            "charset": LATIN,
+            "input": f"grey, {HEIGHT_PX} px high, width {STRETCH} times the aspect on a grid of {WIDTH_STEP_PX} px, "
+            f"at least {MIN_WIDTH_PX} px, (x / 255 - 0.5) / 0.5",
+            "calibration": {"temperature": temperature, "expected_error": round(error, 4)},
+            "training": _json(options.training) | {"position": kept.get("position", {})},
+            "scores": _json(options.scores),
+        }
+        print(write_card(options.out, card))
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0
+
+
+def _validation(split: Split) -> list[Sample]:
+    return [sample for samples in split.validation.values() for sample in samples]
+
+
+def _json(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
