@@ -1,0 +1,142 @@
+"""The loop that trains: its schedule, what it logs, and that it goes on where it was."""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocrstream.errors import EngineError
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
+
+from training import checkpoints, loop  # noqa: E402
+
+
+class Line:
+    """Learns y = 3 x - 1 from chance, and can be stopped at a step."""
+
+    def __init__(self, stop_at: int = 10**9, steps: int = 10**9) -> None:
+        self.network = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.3)
+        self.seen = 0
+        self.rates: list[float] = []
+        self._stop_at = stop_at
+        self._steps = steps
+
+    def step(self, progress: float) -> Mapping[str, float]:
+        assert self.network.training
+        x = torch.rand(16, 1)
+        loss = ((self.network(x) - 3 * x + 1) ** 2).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.seen += 16
+        self.rates.append(self.optimizer.param_groups[0]["lr"])
+        if self.seen == 16 * self._stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": float(loss.detach()), "samples": 16}
+
+    def evaluate(self) -> Mapping[str, float]:
+        assert not self.network.training
+        assert torch.is_inference_mode_enabled()
+        return {"weight": float(self.network.weight), "bias": float(self.network.bias)}
+
+    def state(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+
+
+def plan(out: Path, **changes: Any) -> loop.Plan:
+    return loop.Plan(**{"out": out, "minutes": 0.02, "log_s": 0.1, "checkpoint_s": 0.2, **changes})
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / loop.CURVE).read_text().splitlines()]
+
+
+def test_a_piece_learns_is_logged_and_is_evaluated_at_its_end(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    task = Line()
+    figures = loop.run(task, plan(tmp_path, note="first"))
+    assert figures == pytest.approx({"weight": 3, "bias": -1}, abs=0.2)
+    lines = lines_of(tmp_path)
+    assert lines[-1]["eval_weight"] == pytest.approx(figures["weight"], rel=1e-3)
+    assert {"piece", "minutes", "steps", "samples", "loss", "rate", "samples_per_s", "note"} == lines[0].keys()
+    assert lines[-1]["samples"] == task.seen
+    assert lines[0]["loss"] > lines[-2]["loss"]
+    assert max(task.rates) <= 0.3
+    assert task.rates[-1] < 0.05 < max(task.rates)
+
+
+def test_the_rate_rises_and_then_falls() -> None:
+    given = loop.Plan(Path(), 1, warmup=0.1, floor=0.02)
+    rates = [loop.rate(progress, given) for progress in (0, 0.05, 0.1, 0.3, 0.55, 0.8, 1.0)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 0.885, 0.51, 0.135, 0.02], abs=0.01)
+
+
+def test_a_piece_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    stopped = Line(stop_at=5)
+    assert loop.run(stopped, plan(tmp_path, minutes=60)) == {}
+    kept = checkpoints.load(tmp_path / loop.CHECKPOINT)
+    assert (kept["position"]["steps"], kept["position"]["samples"], kept["position"]["finished"]) == (5, 80, False)
+    again = Line(stop_at=6)
+    loop.run(again, plan(tmp_path, minutes=60))
+    assert again.seen == 96, "one step more"
+    weight = checkpoints.load(tmp_path / loop.CHECKPOINT)["network"]["weight"]
+    assert float(weight) != float(kept["network"]["weight"])
+
+
+def test_going_on_is_the_same_as_not_having_stopped(tmp_path: Path) -> None:
+    def weights(*stops: int) -> list[float]:
+        out = tmp_path / "-".join(map(str, stops))
+        torch.manual_seed(3)
+        for stop in stops:
+            # A generator that stands elsewhere, as a new process's would.
+            task = Line(stop_at=stop)
+            loop.run(task, plan(out, minutes=10**9, warmup=0.0))
+            torch.manual_seed(99)
+        return [float(value) for value in task.network.state_dict().values()]
+
+    # The seed decides the first weights too, so both begin alike.
+    assert weights(4, 9) == pytest.approx(weights(9), abs=1e-6)
+
+
+def test_after_a_piece_a_new_one_begins(tmp_path: Path) -> None:
+    loop.run(Line(), plan(tmp_path))
+    loop.run(Line(), plan(tmp_path, minutes=0.005))
+    first, *_, last = lines_of(tmp_path)
+    assert (first["piece"], last["piece"]) == (0, 1)
+    assert last["samples"] > first["samples"]
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    loop.run(Line(), plan(tmp_path, minutes=0.001))
+    other = Line()
+    other.network = torch.nn.Linear(2, 1)
+    with pytest.raises(EngineError, match=r"checkpoint.pt is of another network"):
+        loop.run(other, plan(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / loop.CHECKPOINT).write_bytes(content)
+    with pytest.raises(EngineError, match=r"cannot be read .*remove it to begin anew"):
+        loop.run(Line(), plan(tmp_path))
+
+
+def test_a_checkpoint_splits_and_joins(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(bytes(range(256)) * 10)
+    parts = checkpoints.split(path, tmp_path / "parts", part_bytes=1000)
+    assert [part.name for part in parts] == [f"checkpoint.pt.{number:03d}" for number in range(3)]
+    assert max(part.stat().st_size for part in parts) == 1000
+    checkpoints.join(parts[0], tmp_path / "joined.pt")
+    assert (tmp_path / "joined.pt").read_bytes() == path.read_bytes()
+    with pytest.raises(EngineError, match="not the first part"):
+        checkpoints.join(parts[1], tmp_path / "joined.pt")
