@@ -18,7 +18,8 @@ from ocrstream.models.crnn.charset import LATIN
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
 pytest.importorskip("onnx", reason="the package onnx is not installed (extra training)")
 
-from ocrstream.models import EngineOptions, Reading  # noqa: E402
+from ocrstream.geometry import box_polygon  # noqa: E402
+from ocrstream.models import EngineOptions, Reading, TextLine  # noqa: E402
 from ocrstream.models.crnn import CrnnRecognizer  # noqa: E402
 from ocrstream.models.crnn.network import LightCrnn  # noqa: E402
 from ocrstream.models.weights import read_card, verify  # noqa: E402
@@ -28,7 +29,7 @@ from training.batches import Batches, Mixture  # noqa: E402
 from training.ctc import ctc_loss  # noqa: E402
 from training.folders import Photo, Region, read_folder, read_folders  # noqa: E402
 from training.synthesis import Renderer, find_fonts  # noqa: E402
-from training.teacher import read_ignored  # noqa: E402
+from training.teacher import read_unlabelled  # noqa: E402
 from training.texts import Texts  # noqa: E402
 from training.words import Sample, cut, held_out, join_words, load  # noqa: E402
 
@@ -172,8 +173,15 @@ def test_a_teacher_labels_what_was_not_labelled(tmp_path: Path) -> None:
         info = None
 
         def read(self, crops: Any) -> list[Reading]:
-            assert [crop.shape[:2] for crop in crops] == [(20, 50), (20, 60)]
-            return [Reading("sure", 0.95), Reading("not", 0.5)]
+            sizes = {(20, 50): Reading("sure", 0.95), (20, 60): Reading("not", 0.5), (18, 44): Reading("found", 0.9)}
+            return [sizes[crop.shape[:2]] for crop in crops]
+
+    class Finder:
+        info = None
+
+        def detect(self, pictures: Any) -> list[list[TextLine]]:
+            touching, apart = box_polygon(45, 10, 80, 40), box_polygon(120, 60, 164, 78)
+            return [[TextLine(touching, 0.9), TextLine(apart, 0.9)] for _ in pictures]
 
     cv2.imwrite(str(tmp_path / "x.png"), np.zeros((100, 200, 3), dtype=np.uint8))
     regions = [
@@ -182,8 +190,11 @@ def test_a_teacher_labels_what_was_not_labelled(tmp_path: Path) -> None:
         Region(box(0, 50, 40, 55), "", True),
         Region(box(60, 50, 100, 70), "labelled", False),
     ]
-    found = read_ignored(Photo(tmp_path / "x.png", regions), Reader(), 0.9)  # type: ignore[arg-type]
+    photo = Photo(tmp_path / "x.png", regions)
+    found = read_unlabelled(photo, Reader(), 0.9)  # type: ignore[arg-type]
     assert [(region.text, region.ignore) for region in found] == [("sure", False)]
+    found = read_unlabelled(photo, Reader(), 0.9, Finder())  # type: ignore[arg-type]
+    assert [(region.text, region.ignore) for region in found] == [("sure", False), ("found", False)]
 
 
 # Widths and CTC
