@@ -24,15 +24,32 @@ class Exchange:
     Attributes:
         suffix: of the files that are imported.
         bring: file, target and the command's arguments to the path of the new card.
-        hand: target and the command's arguments to the path written; nothing where an engine exports nothing.
+        format: what it is exported to.
+        hand: weight file and target to the path written; nothing where an engine exports nothing.
     """
 
     suffix: str
     bring: Callable[[Path, Path, argparse.Namespace], Path]
-    hand: Callable[[Path, argparse.Namespace], Path] | None = None
+    format: str = ""
+    hand: Callable[[Path, Path], Path] | None = None
+
+
+def _import_ctpn(source: Path, out: Path, options: argparse.Namespace) -> Path:
+    del options
+    # The packages it needs are no part of the default install.
+    from ocrstream.models.ctpn.caffe_file import import_caffemodel
+
+    return import_caffemodel(source, out)
+
+
+def _export_ctpn(weights: Path, out: Path) -> Path:
+    from ocrstream.models.ctpn.caffe_file import export_caffemodel
+
+    return export_caffemodel(weights, out)
 
 
 EXCHANGES: dict[str, Exchange] = {
+    "ctpn": Exchange(".caffemodel", _import_ctpn, "caffemodel", _export_ctpn),
     "crnn": Exchange(".pth", lambda source, out, options: import_crnn(source, out, options.charset, options.gates)),
 }
 
@@ -46,9 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help="`card`, `verify`: weight files by name or path; `import`: an engine and a file; `export`: an engine",
+        help="`card`, `verify`: weight files by name or path; `import`, `export`: an engine and a file",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file that `import` or `export` writes")
+    parser.add_argument("--format", metavar="NAME", help="what `export` writes: caffemodel")
     parser.add_argument("--charset", default=ORIGINAL, metavar="TEXT", help="`import crnn`: the characters it writes")
     parser.add_argument(
         "--gates",
@@ -97,12 +115,14 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    _expect(arguments, 1, "models export takes an engine")
-    engine = _exchange(arguments.names[0])
-    if engine.hand is None or arguments.out is None:
-        able = ", ".join(name for name, each in EXCHANGES.items() if each.hand) or "none yet"
-        raise ConfigError(f"models export writes the file that --out names, for these engines: {able}")
-    sys.stdout.write(f"{engine.hand(arguments.out, arguments)} is written.\n")
+    _expect(arguments, 2, "models export takes an engine and a weight file")
+    engine, weights = _exchange(arguments.names[0]), Path(arguments.names[1])
+    wanted = arguments.format or engine.format
+    if engine.hand is None or wanted != engine.format:
+        able = ", ".join(f"{name} as {each.format}" for name, each in EXCHANGES.items() if each.hand)
+        raise ConfigError(f"{arguments.names[0]} cannot be exported as {wanted or 'anything'}; this can: {able}")
+    out = arguments.out or weights.with_suffix(f".{engine.format}")
+    sys.stdout.write(f"{engine.hand(weights, out)} is written.\n")
 
 
 def _exchange(name: str) -> Exchange:

@@ -25,7 +25,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 from ocrstream.models.ctpn.decode import decode
-from ocrstream.models.ctpn.network import INPUT_STEP_PX, MEAN_BGR, Ctpn
+from ocrstream.models.ctpn.network import Ctpn
+from ocrstream.models.ctpn.slices import INPUT_STEP_PX, MEAN_BGR
 from training.folders import read_folders
 from training.initial import load_backbone
 from training.loop import Plan, run
@@ -272,7 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     workers = options.workers if options.workers is not None else _workers(options.device)
     task = CtpnTask(settings, caches, options.initial, options.device, workers)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "settings.json").write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    content = {
+        "settings": asdict(settings),
+        "initial": options.initial.name if options.initial else "",
+        "data": {folder.name: len(folder.photos) for folder in folders},
+    }
+    (options.out / "settings.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     plan = Plan(
         options.out,
         options.minutes,

@@ -38,7 +38,7 @@ class Check:
 
 Checks = Callable[[Path], Iterator[Check]]
 
-ENGINES: dict[str, str] = {"crnn": "training.parity_crnn"}
+ENGINES: dict[str, str] = {"ctpn": "training.parity_ctpn", "crnn": "training.parity_crnn"}
 """Each engine's module, whose function ``checks`` takes the engine's own folder in DIR."""
 
 

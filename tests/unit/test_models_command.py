@@ -62,7 +62,9 @@ def test_every_shipped_file_is_whole_and_told(capsys: pytest.CaptureFixture[str]
         (["import", "crnn"], "models import takes an engine and a file"),
         (["import", "ppocr", "x.pth"], "there is no importer for 'ppocr'"),
         (["import", "crnn", "x.pth"], "x.pth cannot be read: No such file"),
-        (["export", "crnn"], "models export writes the file that --out names"),
+        (["export", "crnn"], "models export takes an engine and a weight file"),
+        (["export", "crnn", "x.onnx"], "crnn cannot be exported as anything; this can: ctpn as caffemodel"),
+        (["export", "ctpn", "x.onnx", "--format", "pth"], "ctpn cannot be exported as pth"),
     ],
 )
 def test_mistakes_get_a_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

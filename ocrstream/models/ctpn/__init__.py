@@ -1,0 +1,124 @@
+"""The engine ``ctpn``: this project's own detector, and whatever is imported into its format.
+
+`CtpnDetector` puts preprocess, network and decode together. On the CPU the network is an ONNX file run by ONNX Runtime;
+on a GPU it is the same file's weights in PyTorch (extra ``gpu``). Without ``EngineOptions.weights`` the shipped file is
+used, profile ``light``; one that ``ocrstream models import ctpn`` wrote is of the profile ``caffe``: the released
+network with its own post-processing, in `original`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrstream.errors import EngineError
+from ocrstream.geometry import box_polygon, scale_polygon, to_polygon
+from ocrstream.messages import EngineInfo
+from ocrstream.models import EngineOptions, TextLine
+from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
+from ocrstream.models.ctpn.original import find_lines, original_to_tensor
+from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
+from ocrstream.models.ordering import in_reading_order
+from ocrstream.models.session import Session
+from ocrstream.picture import Image
+
+NAME = "ctpn"
+CAFFE = "caffe"
+SHIPPED = Path(__file__).parent / "weights" / "ctpn_light.onnx"
+
+Floats = NDArray[np.float32]
+
+
+class _Network(Protocol):
+    """Where the network runs."""
+
+    weights: str
+
+    def metadata(self, key: str) -> str: ...
+
+    def run_each(self, tensors: Iterable[Floats]) -> Iterator[Floats]: ...
+
+
+class CtpnDetector:
+    """Finds text, tilted to 30 degrees and more; safe to share between threads.
+
+    Args:
+        options: device, threads, and weights other than the shipped ones.
+        rule: thresholds; those the weights were judged with, unless told.
+        min_max: with imported weights, whether scores are stretched over each picture as the original does.
+
+    Raises:
+        EngineError: the weights are missing or damaged, or the device is not there.
+    """
+
+    def __init__(self, options: EngineOptions, *, rule: DecodeRule | None = None, min_max: bool = True) -> None:
+        path = Path(options.weights) if options.weights else SHIPPED
+        self._network = _open(path, _read(path), options)
+        self._profile = self._network.metadata("profile")
+        self._rule = rule or DecodeRule()
+        self._min_max = min_max
+        self.info = EngineInfo(NAME, self._network.weights)
+
+    def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        """The text of each picture, see `ocrstream.models.Detector.detect`; an empty picture has none."""
+        found: list[list[TextLine]] = [[] for _ in pictures]
+        filled = [index for index, picture in enumerate(pictures) if picture.size]
+        if self._profile == CAFFE:
+            originals = [original_to_tensor(pictures[index]) for index in filled]
+            outputs = self._network.run_each(tensor for tensor, _ in originals)
+            for index, output, (tensor, scale) in zip(filled, outputs, originals, strict=True):
+                found[index] = self._original_lines(output[0], tensor.shape, scale)
+            return found
+        prepared = [picture_to_tensor(pictures[index]) for index in filled]
+        outputs = self._network.run_each(tensor for tensor, _ in prepared)
+        for index, output, (_, placement) in zip(filled, outputs, prepared, strict=True):
+            found[index] = _to_lines(decode(output[0], self._rule), placement)
+        return found
+
+    def _original_lines(self, output: Floats, shape: tuple[int, ...], scale: float) -> list[TextLine]:
+        lines = find_lines(output, (shape[2], shape[3]), min_max=self._min_max)
+        return in_reading_order(
+            [
+                TextLine(scale_polygon(box_polygon(*box), 1 / scale, 1 / scale), min(score, 1.0))
+                for *box, score in lines.tolist()
+            ]
+        )
+
+
+def _to_lines(words: Words, placement: Placement) -> list[TextLine]:
+    """Words in the picture's own pixels; what lies outside it is cut off."""
+    points = words.quads / (placement.scale_x, placement.scale_y)
+    points = np.clip(points, 0, (placement.width_px, placement.height_px))
+    found = [
+        TextLine(to_polygon(quad), float(score))
+        for quad, score in zip(points, words.scores, strict=True)
+        if np.ptp(quad, axis=0).min() >= 1
+    ]
+    return in_reading_order(found)
+
+
+def _open(path: Path, content: bytes, options: EngineOptions) -> _Network:
+    if options.device != "cpu":
+        # PyTorch is no part of the default install.
+        try:
+            from ocrstream.models.ctpn.gpu import TorchNetwork
+        except ImportError as error:
+            raise EngineError(
+                f"ctpn on {options.device!r} needs PyTorch ({error}): pip install 'ocrstream[gpu]', or use --device cpu"
+            ) from error
+        return TorchNetwork(path, content, options.device)
+    remedy = "import or train it again" if options.weights else "install ocrstream again"
+    return Session(content, path.name, options.threads, remedy)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EngineError(
+            f"the weights {path} cannot be read ({error.strerror}): name one that import or training wrote"
+        ) from error

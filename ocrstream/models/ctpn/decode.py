@@ -57,7 +57,7 @@ def decode(output: NDArray[np.float32], rule: DecodeRule | None = None) -> Words
     """The words in a network's output.
 
     Args:
-        output: ``(6, h, w) float32``, one picture's, channels as in `network.OUTPUTS`.
+        output: ``(6, h, w) float32``, one picture's, channels as in `slices.OUTPUTS`.
         rule: the thresholds.
     """
     rule = rule or DecodeRule()

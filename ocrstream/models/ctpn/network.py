@@ -18,14 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-INPUT_STEP_PX = 32
-"""Both sides of an input are multiples of this."""
-
-MEAN_BGR = (104.0, 117.0, 123.0)
-"""Taken from a picture's values of 0 to 255, as those did who trained the backbones' initial weights on ImageNet."""
-
-OUTPUTS = ("score", "top", "bottom", "left", "right", "slope")
-"""The output's channels: a logit; the logarithms of four distances in units of 16 pixels; rise over run."""
+from ocrstream.models.ctpn.slices import OUTPUTS
 
 BACKBONES = {
     "light": ((128, 256, 512, 1024), 96),
@@ -178,10 +171,10 @@ class Ctpn(nn.Module):
         """The raw output.
 
         Args:
-            picture: ``(N, 3, H, W) float32 BGR``, 0 to 255 less `MEAN_BGR`, H and W multiples of 32.
+            picture: ``(N, 3, H, W) float32 BGR``, 0 to 255 less `slices.MEAN_BGR`, H and W multiples of 32.
 
         Returns:
-            ``(N, 6, H / 4, W / 4)``, channels as in `OUTPUTS`.
+            ``(N, 6, H / 4, W / 4)``, channels as in `slices.OUTPUTS`.
         """
         at4, at8, at16, at32 = self.backbone(picture)
         merged = torch.relu_(self.lateral16(at16).add_(_doubled(self.lateral32(at32))))

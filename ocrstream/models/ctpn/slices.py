@@ -10,6 +10,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+PROFILES = ("light", "vgg16")
+"""This project's networks: for CPUs and for GPUs."""
+
+INPUT_STEP_PX = 32
+"""Both sides of an input are multiples of this."""
+
+MEAN_BGR = (104.0, 117.0, 123.0)
+"""Taken from a picture's values of 0 to 255, as those did who trained the backbones' initial weights on ImageNet."""
+
+OUTPUTS = ("score", "top", "bottom", "left", "right", "slope")
+"""The output's channels: a logit; the logarithms of four distances in units of 16 pixels; rise over run."""
+
 STRIDE_PX = 4
 """A slice's width, and the distance between two cells of the output, both ways."""
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.geometry import Polygon, bounding_box, polygon_size_wh, to_polygon
+from ocrstream.geometry import Polygon, polygon_size_wh, to_polygon
 from ocrstream.models import Reading, TextLine
+from ocrstream.models.ordering import in_reading_order
 from ocrstream.models.ppocr.preprocess import Placement
 
 PIXEL_THRESHOLD = 0.3
@@ -58,7 +59,7 @@ def decode_lines(probability: NDArray[np.float32], placement: Placement) -> list
         polygon = _to_picture(_grow(rectangle), placement)
         if min(polygon_size_wh(polygon)) > MIN_LINE_PX:
             lines.append(TextLine(_along_text(polygon), min(score, 1.0)))
-    return _in_reading_order(lines)
+    return in_reading_order(lines)
 
 
 def decode_reading(probability: NDArray[np.float32], charset: Sequence[str]) -> Reading:
@@ -111,18 +112,3 @@ def _along_text(polygon: Polygon) -> Polygon:
     a, b, c, d = polygon
     across, down = max(math.dist(a, b), math.dist(d, c)), max(math.dist(a, d), math.dist(b, c))
     return (b, c, d, a) if down >= VERTICAL_ASPECT * across else polygon
-
-
-def _in_reading_order(lines: list[TextLine]) -> list[TextLine]:
-    """Rows from top to bottom, each from left to right; in a row middles are closer than half a line's height."""
-    boxes = {id(line): bounding_box(line.polygon) for line in lines}
-    rows: list[list[TextLine]] = []
-    for line in sorted(lines, key=lambda line: boxes[id(line)][1] + boxes[id(line)][3]):
-        _, top, _, bottom = boxes[id(line)]
-        if rows:
-            _, row_top, _, row_bottom = boxes[id(rows[-1][-1])]
-            if abs(top + bottom - row_top - row_bottom) < min(bottom - top, row_bottom - row_top):
-                rows[-1].append(line)
-                continue
-        rows.append([line])
-    return [line for row in rows for line in sorted(row, key=lambda line: boxes[id(line)][0])]

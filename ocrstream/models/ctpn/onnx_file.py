@@ -1,0 +1,115 @@
+"""This project's CTPN as an ONNX file, and back: the one format that is shipped, run on the CPU, and trained on from.
+
+Needs the package ``onnx`` (extra ``gpu`` or ``training``); running a file on the CPU does not. A tensor has the name
+and layout that it has in PyTorch, but for the LSTMs', which ONNX wants in one piece.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ocrstream.errors import EngineError
+from ocrstream.models.ctpn.onnx_graph import Array, Graph, State, gates, read_file
+from ocrstream.models.ctpn.slices import OUTPUTS, PROFILES
+
+# PyTorch keeps the gates of an LSTM as i, f, g, o; ONNX as i, o, f, c (c is g).
+_TO_ONNX = (0, 3, 1, 2)
+_TO_TORCH = (0, 2, 3, 1)
+
+_LSTM = "recurrence.lstm"
+
+
+def to_onnx(state: State, profile: str, half: bool = True) -> bytes:
+    """A network's tensors as an ONNX file.
+
+    Args:
+        state: the state dict of `ocrstream.models.ctpn.network.Ctpn`, each tensor ``float32``.
+        profile: ``light`` or ``vgg16``.
+        half: store in half precision; computed with in single precision all the same.
+
+    Returns:
+        A model from ``pictures (N, 3, H, W) float32`` to ``(N, 6, H / 4, W / 4) float32``.
+    """
+    graph = Graph(state, half)
+    at4, at8, at16, at32 = _light(graph, "pictures") if profile == "light" else _vgg16(graph, "pictures")
+    lateral32 = _conv_norm(graph, at32, "lateral32")
+    merged = graph.relu(graph.add(_conv_norm(graph, at16, "lateral16"), graph.doubled(lateral32)))
+    tensors = _lstm_tensors(state)
+    context = graph.rows(merged, _LSTM, tensors, tensors[1].shape[2])
+    merged = graph.add(graph.conv(context, "recurrence.merge"), merged)
+    merged = graph.relu(_conv_norm(graph, merged, "smooth16"))
+    merged = graph.relu(graph.add(_conv_norm(graph, at8, "lateral8"), graph.doubled(merged)))
+    merged = _conv_norm(graph, graph.relu(_conv_norm(graph, merged, "smooth8")), "narrow8")
+    merged = graph.relu(graph.add(_conv_norm(graph, at4, "lateral4"), graph.doubled(merged)))
+    output = graph.conv(graph.relu(_conv_norm(graph, merged, "smooth4")), "head")
+    return graph.model(f"ctpn-{profile}", output, len(OUTPUTS), {"profile": profile})
+
+
+def read_state(path: Path) -> tuple[dict[str, Array], str]:
+    """The tensors of a file that `to_onnx` made, as PyTorch wants them, ``float32``, and their profile.
+
+    Raises:
+        EngineError: the file is missing, damaged, or not of this kind.
+    """
+    tensors, entries = read_file(path)
+    profile = entries.get("profile", "")
+    if profile not in PROFILES:
+        raise EngineError(f"{path} is of the profile {profile!r}, not of {' or '.join(PROFILES)}")
+    state: dict[str, Array] = {}
+    for name, array in tensors.items():
+        if name.endswith((".weight", ".bias", ".running_mean", ".running_var")):
+            state[name] = array.astype(np.float32)
+        elif name.startswith(f"{_LSTM}.") and name[-1] in "WRB":
+            _put_lstm(state, name[-1], array.astype(np.float32))
+    return state, profile
+
+
+def _conv_norm(graph: Graph, value: str, name: str) -> str:
+    return graph.norm(graph.conv(value, f"{name}.0"), f"{name}.1")
+
+
+def _light(graph: Graph, picture: str) -> list[str]:
+    value = graph.pool(graph.relu(graph.conv(picture, "backbone.stem", 2)), 3, (0, 0, 1, 1))
+    outputs = []
+    for stride, blocks in ((4, 3), (8, 4), (16, 6), (32, 3)):
+        for block in range(blocks):
+            name = f"backbone.stage{stride}.{block}"
+            step = 2 if block == 0 and stride > 4 else 1
+            shortcut = graph.conv(value, f"{name}.shortcut", step) if block == 0 else value
+            inner = graph.relu(graph.conv(value, f"{name}.reduce", step))
+            inner = graph.conv(graph.relu(graph.conv(inner, f"{name}.conv")), f"{name}.expand")
+            value = graph.relu(graph.add(inner, shortcut))
+        outputs.append(value)
+    return outputs
+
+
+def _vgg16(graph: Graph, picture: str) -> list[str]:
+    value, outputs = picture, []
+    for block, layers in enumerate((2, 2, 3, 3, 3), 1):
+        if block > 1:
+            value = graph.pool(value, 2, (0, 0, 0, 0))
+        for layer in range(1, layers + 1):
+            value = graph.relu(graph.conv(value, f"backbone.blocks.{block - 1}.conv{block}_{layer}"))
+        outputs.append(value)
+    return [*outputs[2:], graph.pool(value, 2, (0, 0, 0, 0))]
+
+
+def _lstm_tensors(state: State) -> tuple[Array, Array, Array]:
+    """ONNX's W, R and B of the two directions."""
+    both = {
+        kind: np.stack([gates(state[f"{_LSTM}.{kind}_l0{suffix}"], _TO_ONNX) for suffix in ("", "_reverse")])
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+    return both["weight_ih"], both["weight_hh"], np.concatenate([both["bias_ih"], both["bias_hh"]], axis=1)
+
+
+def _put_lstm(state: dict[str, Array], kind: str, array: Array) -> None:
+    for direction, suffix in enumerate(("", "_reverse")):
+        if kind == "B":
+            for part, half in zip(("ih", "hh"), np.split(array[direction], 2), strict=True):
+                state[f"{_LSTM}.bias_{part}_l0{suffix}"] = gates(half, _TO_TORCH)
+        else:
+            name = "weight_ih" if kind == "W" else "weight_hh"
+            state[f"{_LSTM}.{name}_l0{suffix}"] = gates(array[direction], _TO_TORCH)
