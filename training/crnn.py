@@ -26,9 +26,10 @@ from training.batches import Batch, Batches, Mixture
 from training.ctc import ctc_loss
 from training.synthesis import FONTS, Renderer, find_fonts
 from training.texts import WORD_LISTS, Texts
-from training.words import BACKGROUND, Sample, Split, load
+from training.words import BACKGROUND, Sample, Split, load, protocol
 
 SET_WEIGHTS = {"svt_train": 3.0, "iiit5k_train": 2.0, "icdar2015_train": 1.5, "mlt2017_latin_train:lines": 0.6}
+SET_WEIGHTS |= {f"spelt_{name}": weight for name, weight in SET_WEIGHTS.items()}
 """Small and clean sets are seen more often than a large one; long lines cost as much as several words."""
 
 _NANO_CHARSET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- "
@@ -50,6 +51,7 @@ class Settings:
         rate: peak learning rate.
         columns: pixel columns a batch.
         real_share: share of real crops.
+        skip: sets that are not trained on; they still validate.
         strength: of the augmentation, 0 to 1.
         reuse: visits of a drawn sample.
         frozen: convolutions, from the first on, that stay as they are: the largest maps cost the most backwards.
@@ -65,6 +67,7 @@ class Settings:
     rate: float = 6e-4
     columns: int = 12288
     real_share: float = 0.55
+    skip: tuple[str, ...] = ()
     strength: float = 1.0
     reuse: float = 1.0
     frozen: int = 0
@@ -151,6 +154,7 @@ class RecognizerTask:
         labels = [sample.text for samples in train.values() for sample in samples]
         fonts = find_fonts(settings.fonts, LATIN, settings.cache)
         renderer = Renderer(Texts(LATIN, labels, settings.word_lists), fonts, backgrounds)
+        train = {name: each for name, each in train.items() if name.partition(":")[0] not in settings.skip}
         mixture = Mixture(train, SET_WEIGHTS, renderer.sample, settings.real_share, reuse=settings.reuse)
         self._visits += 1
         batches = Batches(mixture, LATIN, settings.columns, settings.seed * 1000 + self._visits, settings.strength)
@@ -180,11 +184,6 @@ def read_samples(network: torch.nn.Module, samples: Sequence[Sample], device: to
             for index, row in zip(part, logits, strict=True):
                 texts[index] = greedy(row, LATIN)
     return texts
-
-
-def protocol(text: str) -> str:
-    """A text as the usual protocol compares it: lower case, letters a to z and digits only."""
-    return "".join(character for character in text.lower() if character.isascii() and character.isalnum())
 
 
 def percent(outcomes: Iterator[bool]) -> float:
@@ -254,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate")
     parser.add_argument("--columns", type=int, help="pixel columns a batch (default: 12288 on cpu, 65536 on cuda)")
     parser.add_argument("--real", type=float, default=0.55, help="share of real crops")
+    parser.add_argument("--skip", action="append", default=[], metavar="SET", help="set that is not trained on")
     parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation")
     parser.add_argument("--reuse", type=float, help="visits of a drawn sample (default: 1 on cpu, 6 on cuda)")
     parser.add_argument("--freeze", type=int, default=0, help="convolutions, from the first on, that stay as they are")
@@ -277,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate=options.rate,
         columns=options.columns or (65536 if cuda else 12288),
         real_share=options.real,
+        skip=tuple(options.skip),
         strength=options.strength,
         reuse=options.reuse or (6.0 if cuda else 1.0),
         frozen=options.freeze,

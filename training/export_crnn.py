@@ -1,30 +1,34 @@
 """A trained recogniser as a weight file with its card: ``python -m training.export_crnn``, see docs/training.md.
 
-The temperature of its confidences is fitted here, on the validation split.
+The temperature of its confidences is fitted here, on the validation split. Beside ``NAME.onnx``, from which training
+can go on and which a GPU runs, comes ``NAME_int8.onnx`` for the CPU: its convolutions have 8-bit weights and
+activations, with ranges from crops of the training split.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from ocrstream.errors import UserError
 from ocrstream.models import Reading
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.crnn.decode import greedy_reading
 from ocrstream.models.crnn.network import LightCrnn
-from ocrstream.models.crnn.onnx_file import LIGHT, Description, to_onnx
+from ocrstream.models.crnn.onnx_file import LIGHT, Description, store_half, to_onnx
 from ocrstream.models.crnn.preprocess import HEIGHT_PX, MIN_WIDTH_PX, STRETCH, WIDTH_STEP_PX, normalise
 from ocrstream.models.weights import write_card
 from training import checkpoints
 from training.augmentation import upright
-from training.words import Sample, Split, load
+from training.words import BACKGROUND, Sample, Split, load
 
 _TEMPERATURES = np.geomspace(0.3, 3.0, 40)
 
@@ -100,7 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         state = {name: tensor.float().numpy() for name, tensor in network.state_dict().items()}
         state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_bytes(to_onnx(state, Description(LIGHT, LATIN, temperature)))
+        description = Description(LIGHT, LATIN, temperature)
+        options.out.write_bytes(to_onnx(state, description))
+        int8 = options.out.with_stem(f"{options.out.stem}_int8")
+        int8.write_bytes(quantise(to_onnx(state, description, half=False, folded=True), calibration_crops(split)))
         card = {
             "engine": "crnn",
             "profile": LIGHT,
@@ -111,10 +118,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "training": _json(options.training) | {"position": kept.get("position", {})},
             "scores": _json(options.scores),
         }
-        print(write_card(options.out, card))
+        print(write_card(options.out, card | {"precision": "half, computed in single"}))
+        print(write_card(int8, card | {"precision": "convolutions int8", "made_from": options.out.name}))
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     return 0
+
+
+def quantise(single: bytes, crops: Iterable[NDArray[np.uint8]]) -> bytes:
+    """A file of single precision, norms folded, with 8-bit convolutions.
+
+    Args:
+        single: the ONNX file.
+        crops: what the ranges of the activations are measured on, ``(32, w) uint8``.
+    """
+    tensors = ({"crops": normalise(crop)[None, None]} for crop in crops)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "single.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(single)
+        quantize_static(
+            source,
+            target,
+            _Reader(tensors),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Relu", "MaxPool"],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
+        return store_half(target.read_bytes())
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """The inputs that the ranges are measured on, as ONNX Runtime asks for them."""
+
+    def __init__(self, tensors: Iterator[dict[str, NDArray[np.float32]]]) -> None:
+        self._tensors = tensors
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """The next one; nothing after the last."""
+        return next(self._tensors, None)
+
+
+def calibration_crops(split: Split, each: int = 30) -> Iterator[NDArray[np.uint8]]:
+    """A few crops of every set of the training split."""
+    chance = np.random.default_rng(1)
+    for name, samples in sorted(split.train.items()):
+        if name == BACKGROUND:
+            continue
+        for index in chance.permutation(len(samples))[:each].tolist():
+            crop = upright(samples[index])
+            if crop is not None:
+                yield crop
 
 
 def _validation(split: Split) -> list[Sample]:

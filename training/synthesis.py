@@ -26,6 +26,9 @@ Levels = NDArray[np.floating[Any]]
 
 FONTS = Path("/usr/share/fonts")
 
+FONT_LIST = "fonts.json"
+"""The list of fonts that were found, in the cache of a training."""
+
 _NEEDED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-")
 _UNASSIGNED = "\uffff"
 
@@ -36,7 +39,7 @@ def find_fonts(folder: Path, charset: str, cache: Path) -> list[tuple[str, froze
     Raises:
         SourceError: there is none.
     """
-    kept = cache / "fonts.json"
+    kept = cache / FONT_LIST
     if kept.exists():
         found = json.loads(kept.read_text(encoding="utf-8"))
     else:

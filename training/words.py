@@ -30,6 +30,9 @@ STORED_HEIGHT_PX = 64
 VALIDATION_SHARE = 0.06
 MIN_SIDE_PX = 5
 
+LEARNT_ONLY = ("teacher", "spelt")
+"""Sets whose names begin so come from an engine and never validate."""
+
 BACKGROUND = "background"
 """The set of pieces of photos without text, to draw on; their label is empty."""
 
@@ -92,12 +95,13 @@ def _cut_all(folders: list[Folder], known: frozenset[str]) -> Iterator[tuple[str
                 text = normalise(region.text)
                 if usable(text, known) and (sample := cut(grey, region.quad, text)) is not None:
                     yield name, held, sample
-            if not held and not folder.name.startswith("teacher"):
+            if not held and not folder.name.startswith(LEARNT_ONLY):
                 yield from ((BACKGROUND, False, piece) for piece in _backgrounds(grey, photo.regions))
 
 
 def _regions(name: str, regions: list[Region]) -> Iterator[tuple[str, Region]]:
     yield from ((name, region) for region in regions if not region.ignore)
+    # A teacher leaves out what it is not sure of: two of its words may not be neighbours.
     if not name.startswith("teacher"):
         yield from ((f"{name}:lines", region) for region in join_words(regions))
 
@@ -115,6 +119,11 @@ def _backgrounds(grey: Grey, regions: list[Region]) -> Iterator[Sample]:
         if all(x1 < x or x0 > x + width or y1 < y or y0 > y + height for x0, y0, x1, y1 in boxes):
             found += 1
             yield Sample(grey[y : y + height, x : x + width], np.zeros((4, 2), dtype=np.float32), "")
+
+
+def protocol(text: str) -> str:
+    """A text as the usual protocol compares it: lower case, letters a to z and digits only."""
+    return "".join(character for character in text.lower() if character.isascii() and character.isalnum())
 
 
 def usable(text: str, known: frozenset[str]) -> bool:
@@ -232,6 +241,6 @@ def _read(path: Path) -> Split:
         sample = Sample(grey, np.array(quad, dtype=np.float32).reshape(4, 2), text)
         if not held:
             split.train.setdefault(name, []).append(sample)
-        elif not name.startswith("teacher"):
+        elif not name.startswith(LEARNT_ONLY):
             split.validation.setdefault(name, []).append(sample)
     return split

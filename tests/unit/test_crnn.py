@@ -19,7 +19,7 @@ pytest.importorskip("onnx", reason="the package onnx is not installed (extra tra
 
 from ocrstream.models.crnn.gpu import TorchNetwork, batches  # noqa: E402
 from ocrstream.models.crnn.network import LightCrnn, OriginalCrnn, light_steps  # noqa: E402
-from ocrstream.models.crnn.onnx_file import Description, read_state, to_onnx  # noqa: E402
+from ocrstream.models.crnn.onnx_file import Description, read_state, store_half, to_onnx  # noqa: E402
 
 Array = Any
 
@@ -231,6 +231,19 @@ def test_a_weight_file_gives_its_tensors_back(light_state: dict[str, Array], lig
     for name, array in state.items():
         np.testing.assert_allclose(array, light_state[name], atol=2e-3)
     assert light_file.stat().st_size < 10_000_000
+
+
+def test_a_folded_file_computes_the_same_and_small_storage_nearly(light_state: dict[str, Array]) -> None:
+    (crop,) = crops_of_widths(48)
+    whole = to_onnx(light_state, Description("light", LATIN), half=False)
+    folded = to_onnx(light_state, Description("light", LATIN), half=False, folded=True)
+    expected = Session(whole, "x", 1, "").run(crop)
+    np.testing.assert_allclose(Session(folded, "x", 1, "").run(crop), expected, atol=1e-4)
+    smaller = store_half(folded)
+    assert len(smaller) < 0.51 * len(folded)
+    session = Session(smaller, "x", 1, "")
+    np.testing.assert_allclose(session.run(crop), expected, atol=0.02)
+    assert session.metadata("charset") == LATIN
 
 
 # Preprocessing

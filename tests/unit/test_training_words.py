@@ -12,7 +12,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import pytest
 
-from ocrstream.errors import SourceError
+from ocrstream.errors import EngineError, SourceError
 from ocrstream.models.crnn.charset import LATIN
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
@@ -22,6 +22,8 @@ from ocrstream.geometry import box_polygon  # noqa: E402
 from ocrstream.models import EngineOptions, Reading, TextLine  # noqa: E402
 from ocrstream.models.crnn import CrnnRecognizer  # noqa: E402
 from ocrstream.models.crnn.network import LightCrnn  # noqa: E402
+from ocrstream.models.crnn.onnx_file import read_state  # noqa: E402
+from ocrstream.models.session import Session  # noqa: E402
 from ocrstream.models.weights import read_card, verify  # noqa: E402
 from training import crnn, export_crnn  # noqa: E402
 from training.augmentation import augment, least_timesteps, motion_kernel, upright, width_for  # noqa: E402
@@ -328,6 +330,14 @@ def test_a_small_training_goes_from_a_folder_to_an_engine(
     assert file.card["training"]["position"]["samples"] > 0
     reading = CrnnRecognizer(EngineOptions(weights=str(weights))).read([np.full((30, 90, 3), 200, dtype=np.uint8)])[0]
     assert len(reading.characters) == len(reading.text)
+    int8 = weights.with_stem("mine_int8")
+    assert verify(read_card(int8))
+    assert int8.stat().st_size < weights.stat().st_size
+    crop = np.random.default_rng(1).integers(0, 256, (1, 1, 32, 96)).astype(np.float32) / 127.5 - 1
+    one, other = (Session(path.read_bytes(), path.name, 1, "").run(crop) for path in (weights, int8))
+    assert np.abs(one - other).max() < 0.25 * np.abs(one).max()
+    with pytest.raises(EngineError, match="quantised and runs on the CPU only"):
+        read_state(int8)
     # And from the weight file to another training.
     again = [*options[:2], "--out", str(tmp_path / "again"), *options[4:], "--start", str(weights)]
     assert crnn.main([*again, "--minutes", "0.01"]) == 0

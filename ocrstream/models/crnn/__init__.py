@@ -1,8 +1,9 @@
 """The engine ``crnn``: this project's own recogniser, and whatever is imported into its format.
 
 `CrnnRecognizer` puts preprocess, network and decode together. On the CPU the network is an ONNX file run by ONNX
-Runtime; on a GPU it is the same file's weights in PyTorch (extra ``gpu``). Without ``EngineOptions.weights`` the
-shipped file is used, profile ``light``; one that ``ocrstream models import crnn`` wrote is of the profile ``original``.
+Runtime; on a GPU it is a file's weights in PyTorch (extra ``gpu``). Without ``EngineOptions.weights`` a shipped file is
+used, profile ``light``, on the CPU with 8-bit convolutions; one that ``ocrstream models import crnn`` wrote is of the
+profile ``original``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from ocrstream.models.session import Session
 from ocrstream.picture import Image
 
 NAME = "crnn"
-SHIPPED = Path(__file__).parent / "weights" / "crnn_light.onnx"
+WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED, SHIPPED_INT8 = WEIGHTS / "crnn_light.onnx", WEIGHTS / "crnn_light_int8.onnx"
 
 Floats = NDArray[np.float32]
 
@@ -51,7 +53,8 @@ class CrnnRecognizer:
     """
 
     def __init__(self, options: EngineOptions, *, lexicon: Sequence[str] = (), beams: int = 0) -> None:
-        path = Path(options.weights) if options.weights else SHIPPED
+        shipped = SHIPPED_INT8 if options.device == "cpu" else SHIPPED
+        path = Path(options.weights) if options.weights else shipped
         content = _read(path)
         self._network = _open(path, content, options)
         self._profile = self._network.metadata("profile")

@@ -30,6 +30,7 @@ LIGHT, ORIGINAL = "light", "original"
 
 _OPSET = 17
 _IR_VERSION = 9
+_EPSILON = 1e-5
 
 # PyTorch keeps the gates of an LSTM as i, f, g, o; ONNX as i, o, f, c (c is g).
 _TO_ONNX = (0, 3, 1, 2)
@@ -51,18 +52,19 @@ class Description:
     temperature: float = 1.0
 
 
-def to_onnx(state: State, description: Description, half: bool = True) -> bytes:
+def to_onnx(state: State, description: Description, half: bool = True, folded: bool = False) -> bytes:
     """A network's tensors as an ONNX file.
 
     Args:
         state: the state dict of `LightCrnn` or `OriginalCrnn`, each tensor ``float32``.
         description: goes into the file's metadata.
         half: store in half precision.
+        folded: put each norm into the convolution before it; such a file can be run and quantised, not trained on.
 
     Returns:
         A model from ``crops (N, 1, 32, W) float32`` to ``logits (N, W // 4 + 1, C) float32``.
     """
-    graph = _Graph(state, half)
+    graph = _Graph(fold_norms(state) if folded else state, half)
     (_light if description.profile == LIGHT else _original)(graph)
     classes = len(description.charset) + 1
     inputs = [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["N", 1, 32, "W"])]
@@ -84,6 +86,38 @@ def to_onnx(state: State, description: Description, half: bool = True) -> bytes:
     return content
 
 
+def fold_norms(state: State) -> dict[str, Array]:
+    """The same network without its norms, each of which scales and shifts the output of the convolution before it."""
+    folded = dict(state)
+    for name in [name.removesuffix(".running_var") for name in state if name.endswith(".running_var")]:
+        layer = name.replace("batchnorm", "conv").replace("norm", "conv")
+        weight, bias, mean, variance = (
+            folded.pop(f"{name}.{kind}") for kind in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = weight / np.sqrt(variance + _EPSILON)
+        folded[f"{layer}.weight"] = (state[f"{layer}.weight"] * scale[:, None, None, None]).astype(np.float32)
+        folded[f"{layer}.bias"] = ((state[f"{layer}.bias"] - mean) * scale + bias).astype(np.float32)
+    return folded
+
+
+def store_half(content: bytes, least: int = 65536) -> bytes:
+    """A file whose large tensors of single precision are stored in half precision and cast when it is loaded.
+
+    Args:
+        content: the file's bytes.
+        least: tensors with fewer numbers stay as they are.
+    """
+    model = onnx.load_from_string(content)
+    for tensor in list(model.graph.initializer):
+        if tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= least:
+            stored = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}.half")
+            model.graph.initializer.remove(tensor)
+            model.graph.initializer.append(stored)
+            model.graph.node.insert(0, helper.make_node("Cast", [stored.name], [tensor.name], to=TensorProto.FLOAT))
+    smaller: bytes = model.SerializeToString()
+    return smaller
+
+
 def read_state(path: Path) -> tuple[dict[str, Array], Description]:
     """The tensors of a file that `to_onnx` made, as PyTorch wants them, ``float32``.
 
@@ -97,6 +131,8 @@ def read_state(path: Path) -> tuple[dict[str, Array], Description]:
     # Protobuf's own class of error is not onnx's to promise.
     except Exception as error:
         raise EngineError(f"{path} is not a weight file of crnn ({error})") from error
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        raise EngineError(f"{path} is quantised and runs on the CPU only: name the file that it was made from")
     state: dict[str, Array] = {}
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
@@ -145,8 +181,11 @@ class _Graph:
 
     def norm(self, name: str) -> None:
         kinds = ("weight", "bias", "running_mean", "running_var")
+        if f"{name}.running_var" not in self._state:
+            # Folded into the convolution before it.
+            return
         self._node(
-            "BatchNormalization", [self._weight(f"{name}.{kind}") for kind in kinds], f"{name}.out", epsilon=1e-5
+            "BatchNormalization", [self._weight(f"{name}.{kind}") for kind in kinds], f"{name}.out", epsilon=_EPSILON
         )
 
     def relu(self) -> None:
