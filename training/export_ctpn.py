@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import onnx
+from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
 from ocrstream.models.ctpn.onnx_file import to_onnx
+from ocrstream.models.ctpn.preprocess import picture_to_tensor
 from ocrstream.models.weights import write_card
 from training import checkpoints
+from training.folders import read_folders
 from training.loop import CHECKPOINT, CURVE
 
 _AVERAGE = "module."
@@ -30,20 +36,68 @@ def export(run: Path, out: Path, half: bool = True) -> None:
     Raises:
         EngineError: the folder has no whole checkpoint.
     """
-    checkpoint = checkpoints.load(run / CHECKPOINT)
-    try:
-        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
-        average = checkpoint["task"]["average"]
-    except (OSError, ValueError, KeyError) as error:
-        raise EngineError(f"{run} is not the folder of a detector's training ({error!r})") from error
-    state = {
-        name.removeprefix(_AVERAGE): tensor.float().numpy()
-        for name, tensor in average.items()
-        if name.startswith(_AVERAGE) and tensor.is_floating_point()
-    }
+    state, settings, checkpoint = _average(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(to_onnx(state, settings["settings"]["profile"], half))
     write_card(out, card(settings, checkpoint["position"], _curve(run)))
+
+
+def quantise(run: Path, out: Path, data: Path, photos: int = 24) -> None:
+    """Write the same in 8 bits, for the CPU: a quarter of the size and about half of the time.
+
+    Args:
+        run: the folder that ``python -m training.ctpn --out`` wrote.
+        out: the ``.onnx`` file.
+        data: folders with photos, from which the range of each value is taken.
+        photos: how many of them.
+    """
+    # A large package's part that nothing else needs.
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    state, settings, checkpoint = _average(run)
+    with tempfile.TemporaryDirectory() as temporary:
+        single, prepared, small = (Path(temporary) / f"{name}.onnx" for name in ("single", "prepared", "small"))
+        single.write_bytes(to_onnx(state, settings["settings"]["profile"], half=False, fold=True))
+        quant_pre_process(single, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            small,
+            _Calibration(data, photos),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["Conv", "Add", "Relu", "MaxPool", "Resize"],
+            # Its six outputs have ranges of their own, and eight bits for all of them would be too coarse.
+            nodes_to_exclude=["head.out"],
+        )
+        model = onnx.load(small)
+    onnx.helper.set_model_props(model, {"profile": settings["settings"]["profile"]})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(model.SerializeToString())
+    content = card(settings, checkpoint["position"], _curve(run))
+    write_card(out, {**content, "stored": "8 bits a weight, ranges from photos of the training sets"})
+
+
+class _Calibration:
+    """Pictures for the quantiser, one at a time: pieces of training photos."""
+
+    def __init__(self, data: Path, count: int) -> None:
+        photos = [photo for folder in read_folders(data) for photo in folder.photos]
+        self._paths = iter([photos[place].image for place in np.linspace(0, len(photos) - 1, count, dtype=int)])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        path = next(self._paths, None)
+        if path is None:
+            return None
+        photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if photo is None:
+            raise EngineError(f"{path} is not a picture that can be read")
+        return {"pictures": picture_to_tensor(photo[:480, :640].astype(np.uint8, copy=False))[0]}
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """The quantiser asks for this where it reads in pieces; all is read at once."""
 
 
 def card(settings: dict[str, Any], position: dict[str, Any], curve: list[dict[str, Any]]) -> dict[str, Any]:
@@ -68,6 +122,22 @@ def card(settings: dict[str, Any], position: dict[str, Any], curve: list[dict[st
     }
 
 
+def _average(run: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any], dict[str, Any]]:
+    """A run's averaged weights, its settings, and its checkpoint."""
+    checkpoint = checkpoints.load(run / CHECKPOINT)
+    try:
+        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+        average = checkpoint["task"]["average"]
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError(f"{run} is not the folder of a detector's training ({error!r})") from error
+    state = {
+        name.removeprefix(_AVERAGE): tensor.float().numpy()
+        for name, tensor in average.items()
+        if name.startswith(_AVERAGE) and tensor.is_floating_point()
+    }
+    return state, settings, checkpoint
+
+
 def _curve(run: Path) -> list[dict[str, Any]]:
     lines = (run / CURVE).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
@@ -85,8 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="the folder that training wrote")
     parser.add_argument("out", type=Path, help="the .onnx file to write; its card goes beside it")
     parser.add_argument("--single", action="store_true", help="store in single precision, twice as large")
+    parser.add_argument("--int8", type=Path, metavar="DIR", help="store in 8 bits; ranges from the photos in DIR")
     options = parser.parse_args(arguments)
-    export(options.run, options.out, half=not options.single)
+    if options.int8:
+        quantise(options.run, options.out, options.int8)
+    else:
+        export(options.run, options.out, half=not options.single)
 
 
 if __name__ == "__main__":

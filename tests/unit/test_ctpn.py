@@ -141,6 +141,16 @@ def test_both_runtimes_compute_the_same_for_each_picture_of_a_batch(profile: str
     assert len(again) == len([name for name in state if "num_batches" not in name])
 
 
+def test_a_first_convolution_on_squares_computes_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    state = {name: tensor.numpy() for name, tensor in Ctpn().eval().state_dict().items()}
+    picture = np.random.default_rng(4).normal(0, 50, (1, 3, 64, 96)).astype("f")
+    plain = Session(to_onnx(state, "light", half=False), "plain", 1, "").run(picture)
+    folded = Session(to_onnx(state, "light", half=False, fold=True), "folded", 1, "").run(picture)
+    np.testing.assert_allclose(folded, plain, atol=1e-4 * np.abs(plain).max())
+    assert np.std(plain) > 0
+
+
 def test_the_backbone_sees_what_its_initial_weights_were_made_for() -> None:
     tensor, placement = picture_to_tensor(np.full((400, 700, 3), (10, 20, 30), dtype=np.uint8))
     assert tensor.shape == (1, 3, 416, 704)

@@ -19,21 +19,26 @@ _TO_ONNX = (0, 3, 1, 2)
 _TO_TORCH = (0, 2, 3, 1)
 
 _LSTM = "recurrence.lstm"
+_STEM = "backbone.stem"
 
 
-def to_onnx(state: State, profile: str, half: bool = True) -> bytes:
+def to_onnx(state: State, profile: str, half: bool = True, fold: bool = False) -> bytes:
     """A network's tensors as an ONNX file.
 
     Args:
         state: the state dict of `ocrstream.models.ctpn.network.Ctpn`, each tensor ``float32``.
         profile: ``light`` or ``vgg16``.
         half: store in half precision; computed with in single precision all the same.
+        fold: give the first convolution of ``light`` squares of 2x2 pixels. It computes the same and is several times
+            faster in 8 bits; `read_state` cannot undo it.
 
     Returns:
         A model from ``pictures (N, 3, H, W) float32`` to ``(N, 6, H / 4, W / 4) float32``.
     """
+    if fold:
+        state = {**state, f"{_STEM}.weight": folded(state[f"{_STEM}.weight"])}
     graph = Graph(state, half)
-    at4, at8, at16, at32 = _light(graph, "pictures") if profile == "light" else _vgg16(graph, "pictures")
+    at4, at8, at16, at32 = _light(graph, "pictures", fold) if profile == "light" else _vgg16(graph, "pictures")
     lateral32 = _conv_norm(graph, at32, "lateral32")
     merged = graph.relu(graph.add(_conv_norm(graph, at16, "lateral16"), graph.doubled(lateral32)))
     tensors = _lstm_tensors(state)
@@ -70,8 +75,24 @@ def _conv_norm(graph: Graph, value: str, name: str) -> str:
     return graph.norm(graph.conv(value, f"{name}.0"), f"{name}.1")
 
 
-def _light(graph: Graph, picture: str) -> list[str]:
-    value = graph.pool(graph.relu(graph.conv(picture, "backbone.stem", 2)), 3, (0, 0, 1, 1))
+def folded(weight: Array) -> Array:
+    """A 7x7 convolution of stride 2 as one of 4x4 and stride 1 on squares of 2x2 pixels.
+
+    Args:
+        weight: ``(O, C, 7, 7)``.
+
+    Returns:
+        ``(O, 4 * C, 4, 4)``, for pads of 2 before and 1 behind; input channels: row in the square, column, channel.
+    """
+    outputs, inputs = weight.shape[:2]
+    # One tap of zeros before, so that taps come in twos as the pixels of squares do.
+    taps = np.pad(weight, ((0, 0), (0, 0), (1, 0), (1, 0))).reshape(outputs, inputs, 4, 2, 4, 2)
+    return np.ascontiguousarray(taps.transpose(0, 3, 5, 1, 2, 4).reshape(outputs, 4 * inputs, 4, 4))
+
+
+def _light(graph: Graph, picture: str, fold: bool) -> list[str]:
+    stem = graph.conv(graph.folded(picture), _STEM, pads=(2, 2, 1, 1)) if fold else graph.conv(picture, _STEM, 2)
+    value = graph.pool(graph.relu(stem), 3, (0, 0, 1, 1))
     outputs = []
     for stride, blocks in ((4, 3), (8, 4), (16, 6), (32, 3)):
         for block in range(blocks):

@@ -63,14 +63,14 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
 
-    def conv(self, value: str, name: str, stride: int = 1) -> str:
+    def conv(self, value: str, name: str, stride: int = 1, pads: tuple[int, int, int, int] | None = None) -> str:
         """A convolution that keeps the size, or divides it by its stride; with a bias where the state has one."""
         weight = self._state[f"{name}.weight"]
         side = weight.shape[2]
         inputs = [value, self.weight(f"{name}.weight")]
         if f"{name}.bias" in self._state:
             inputs.append(self.weight(f"{name}.bias"))
-        attributes = {"kernel_shape": [side, side], "strides": [stride, stride], "pads": [side // 2] * 4}
+        attributes = {"kernel_shape": [side, side], "strides": [stride, stride], "pads": pads or [side // 2] * 4}
         return self.node("Conv", inputs, f"{name}.out", **attributes)
 
     def norm(self, value: str, name: str) -> str:
@@ -95,6 +95,10 @@ class Graph:
         """The largest in each square, every second square."""
         attributes = {"kernel_shape": [side, side], "strides": [2, 2], "pads": pads, "ceil_mode": int(ceil)}
         return self.node("MaxPool", [value], f"{value}.pool", **attributes)
+
+    def folded(self, value: str) -> str:
+        """Each square of 2x2 pixels as one of four times the channels: row of the square, column, channel."""
+        return self.node("SpaceToDepth", [value], f"{value}.folded", blocksize=2)
 
     def doubled(self, value: str) -> str:
         """Each cell four times."""
