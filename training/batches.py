@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,8 @@ from training.words import Sample
 Grey = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Crops of one width and their labels.
+class Batch(NamedTuple):
+    """Crops of one width and their labels; a tuple, which PyTorch's loader can put into pinned memory.
 
     Attributes:
         crops: ``(N, 32, W) uint8``.

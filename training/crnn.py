@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -96,7 +97,9 @@ class RecognizerTask:
         for index in range(settings.frozen):
             # The norms after later convolutions go on: they follow what comes in.
             network.get_submodule(f"conv{index}").requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=settings.rate, weight_decay=0.01, fused=self._device.type == "cuda"
+        )
         self._split: Split | None = None
         self._batches: Iterator[Batch] | None = None
         self._visits = 0
@@ -161,7 +164,20 @@ class RecognizerTask:
         if not settings.workers:
             return iter(batches)
         pinned = self._device.type == "cuda"
-        return iter(DataLoader(batches, None, num_workers=settings.workers, pin_memory=pinned, prefetch_factor=8))
+        loader = DataLoader(
+            batches,
+            None,
+            num_workers=settings.workers,
+            pin_memory=pinned,
+            prefetch_factor=8,
+            worker_init_fn=_one_thread,
+        )
+        return iter(loader)
+
+
+def _one_thread(_worker: int = 0) -> None:
+    """A crop is too small to share out between threads, and there is a worker for each core."""
+    cv2.setNumThreads(1)
 
 
 def _to_input(crops: Tensor) -> Tensor:
@@ -264,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="kept in the curve")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _one_thread()
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)

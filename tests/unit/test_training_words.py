@@ -31,7 +31,7 @@ from training.batches import Batches, Mixture  # noqa: E402
 from training.ctc import ctc_loss  # noqa: E402
 from training.folders import Photo, Region, read_folder, read_folders  # noqa: E402
 from training.synthesis import Renderer, find_fonts  # noqa: E402
-from training.teacher import read_unlabelled  # noqa: E402
+from training.teacher import legible, read_unlabelled, respell  # noqa: E402
 from training.texts import Texts  # noqa: E402
 from training.words import Sample, cut, held_out, join_words, load  # noqa: E402
 
@@ -197,6 +197,47 @@ def test_a_teacher_labels_what_was_not_labelled(tmp_path: Path) -> None:
     assert [(region.text, region.ignore) for region in found] == [("sure", False)]
     found = read_unlabelled(photo, Reader(), 0.9, Finder())  # type: ignore[arg-type]
     assert [(region.text, region.ignore) for region in found] == [("sure", False), ("found", False)]
+
+
+class Knowing:
+    """Reads what it was told to, one text after the other."""
+
+    info: Any = None
+
+    def __init__(self, *readings: Reading) -> None:
+        self._readings = list(readings)
+
+    def read(self, crops: Any) -> list[Reading]:
+        return [self._readings.pop(0) for _ in crops]
+
+
+def test_a_teacher_spells_labels_that_have_letters_only(data: Path, tmp_path: Path) -> None:
+    readings = [Reading(text, 0.9) for text in ("GATE!", "BI2", "exit", "café.", "to")] + [Reading("24-7", 0.1)]
+    assert respell(read_folder(data / "words"), Knowing(*readings), tmp_path, 0.5) == 3
+    anew = read_folder(tmp_path / "spelt_words")
+    assert [word.text for word in anew.words] == ["GATE!", "B12", "exit", "café.", "to", "24/7"]
+    photos = read_folder(data / "photos")
+    texts = [region.text for photo in photos.photos for region in photo.regions if not region.ignore]
+    loud = Knowing(*(Reading(text.upper(), 0.9) for text in texts))
+    assert respell(photos, loud, tmp_path, 0.5) > 30
+    first = read_folder(tmp_path / "spelt_photos").photos[0]
+    assert [(region.text, region.ignore) for region in first.regions] == [
+        ("GATE", False),
+        ("B12", False),
+        ("###", True),
+    ]
+    assert first.image.exists()
+    split = load([data, tmp_path], LATIN, tmp_path / "cache")
+    assert "spelt_photos" in split.train
+    assert "spelt_photos:lines" in split.train
+    assert not any(name.startswith("spelt") for name in split.validation)
+
+
+def test_a_font_that_cannot_be_read_is_left_out(fonts: Path, tmp_path: Path) -> None:
+    found = [(path, "".join(characters)) for path, characters in find_fonts(fonts, LATIN, tmp_path)]
+    good = [Reading(text, 0.9) for text in ("Hamburgefonstiv", "QUICK FOX JUMP1", "0123456789")]
+    bad = [*good[:2], Reading("ABCDEF", 0.9)]
+    assert legible([*found, *found], Knowing(*good, *bad)) == found
 
 
 # Widths and CTC
