@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -39,18 +39,28 @@ Line = tuple[Polygon, str]
 """Where a line is and what it says."""
 
 
+@runtime_checkable
+class _FindsWords(Protocol):
+    """A detector that joins words to lines, and can give the words."""
+
+    def detect_words(self, pictures: Sequence[Image]) -> list[list[TextLine]]: ...
+
+
 @dataclass(slots=True)
 class DetectorScore:
     """A detector's figures."""
 
     iou: IcdarIou = field(default_factory=IcdarIou)
     deteval: DetEval = field(default_factory=DetEval)
+    word_iou: IcdarIou | None = None
     times_ms: list[float] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
         """All of them by name."""
+        words = {"icdar15_iou_before_joining": self.word_iou.figures()} if self.word_iou else {}
         return {
             "icdar15_iou": self.iou.figures(),
+            **words,
             "icdar13_deteval": self.deteval.figures(),
             "time": _times(self.times_ms),
         }
@@ -139,19 +149,22 @@ def _judge_photos(engines: Engines, photos: Sequence[Photo]) -> dict[str, Any]:
         for name in order:
             if name in engines.programs:
                 lines, time_ms = _timed(engines.programs[name], picture)
-                polygons = [polygon for polygon, _ in lines]
+                quads = [_quad(polygon) for polygon, _ in lines]
                 pairs[name].add(photo, picture, lines, time_ms)
             else:
                 (found,), time_ms = _timed(engines.detectors[name].detect, [picture])
                 # Cutting is part of the way from lines to text, but belongs to neither engine: it is not timed.
                 cuts = [cut(picture, line.polygon) for line in found]
-                polygons = [line.polygon for line in sorted(found, key=lambda line: -line.score)]
+                quads = _surest_first(found)
                 for second, recognizer in engines.recognizers.items():
                     readings, reading_ms = _timed(recognizer.read, cuts)
                     pairs[f"{name} + {second}"].add(photo, picture, _read(found, readings), time_ms + reading_ms)
             score = detectors[name]
-            score.iou.add([_quad(polygon) for polygon in polygons], *_labels(photo))
-            score.deteval.add([_quad(polygon) for polygon in polygons], *_labels(photo))
+            if isinstance(detector := engines.detectors.get(name), _FindsWords):
+                score.word_iou = score.word_iou or IcdarIou()
+                score.word_iou.add(_surest_first(detector.detect_words([picture])[0]), *_labels(photo))
+            score.iou.add(quads, *_labels(photo))
+            score.deteval.add(quads, *_labels(photo))
             score.times_ms.append(time_ms)
         # Who is first finds the caches cold.
         order.reverse()
@@ -216,6 +229,10 @@ def _times(times_ms: Sequence[float]) -> dict[str, float]:
 
 def _quad(polygon: Polygon) -> Quad:
     return np.array(polygon, dtype=np.float32)
+
+
+def _surest_first(lines: Sequence[TextLine]) -> list[Quad]:
+    return [_quad(line.polygon) for line in sorted(lines, key=lambda line: -line.score)]
 
 
 def _labels(photo: Photo) -> tuple[list[Quad], list[bool]]:

@@ -13,6 +13,7 @@ from ocrstream.geometry import box_polygon
 from ocrstream.models import EngineOptions, TextLine
 from ocrstream.models.ctpn import CtpnDetector, _to_lines
 from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
+from ocrstream.models.ctpn.joining import join
 from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
 from ocrstream.models.ctpn.slices import MEAN_BGR, cell_centres, to_distance_px
 from ocrstream.models.ordering import in_reading_order
@@ -66,6 +67,27 @@ def test_neighbouring_words_and_lines_stay_apart() -> None:
     assert len(words.quads) == 3
     found = sorted(words.quads.mean(axis=1).round().tolist())
     np.testing.assert_allclose(found, [[80, 100], [80, 126], [165, 100]], atol=1)
+
+
+@pytest.mark.parametrize("degrees", [0, 25, -30])
+def test_words_behind_each_other_become_a_line(degrees: float) -> None:
+    """Two on a line, one on the next, one far behind, one that is much larger."""
+    places = [((60, 100), (80, 20)), ((150, 100), (70, 22)), ((100, 126), (160, 20)), ((300, 100), (60, 20))]
+    places.append(((240, 60), (60, 60)))
+    turn = cv2.getRotationMatrix2D((160, 160), -degrees, 1)
+    quads = [cv2.transform(tilted(*place, 0)[None], turn)[0].astype(np.float64) for place in places]
+    lines = join(Words(np.array(quads), np.array([0.9, 0.7, 0.6, 0.5, 0.4])))
+    assert sorted(lines.scores.tolist()) == [0.4, 0.5, 0.6, pytest.approx(0.8)]
+    joined = lines.quads[lines.scores > 0.7][0]
+    np.testing.assert_allclose(joined, [quads[0][0], quads[1][1], quads[1][2], quads[0][3]])
+
+
+def test_a_line_of_three_words_is_one_line_and_words_beside_it_are_not() -> None:
+    row = [tilted((x, 50), (60, 20), 0).astype(np.float64) for x in (170, 30, 100)]
+    (line,) = join(Words(np.array(row), np.ones(3))).quads
+    np.testing.assert_allclose(line, [row[1][0], row[0][1], row[0][2], row[1][3]])
+    beside = [tilted((30, 50), (60, 20), 0), tilted((100, 60), (60, 20), 0)]
+    assert len(join(Words(np.array(beside, dtype=np.float64), np.ones(2))).quads) == 2
 
 
 def test_nothing_and_noise_give_no_words() -> None:

@@ -8,7 +8,7 @@ network with its own post-processing, in `original`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from ocrstream.geometry import box_polygon, scale_polygon, to_polygon
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, TextLine
 from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
+from ocrstream.models.ctpn.joining import join
 from ocrstream.models.ctpn.original import find_lines, original_to_tensor
 from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
 from ocrstream.models.ordering import in_reading_order
@@ -64,7 +65,14 @@ class CtpnDetector:
         self.info = EngineInfo(NAME, self._network.weights)
 
     def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
-        """The text of each picture, see `ocrstream.models.Detector.detect`; an empty picture has none."""
+        """The text lines of each picture, see `ocrstream.models.Detector.detect`; an empty picture has none."""
+        return self._detect(pictures, join)
+
+    def detect_words(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        """The same before words that stand behind each other are joined; imported weights only know lines."""
+        return self._detect(pictures, lambda words: words)
+
+    def _detect(self, pictures: Sequence[Image], arrange: Callable[[Words], Words]) -> list[list[TextLine]]:
         found: list[list[TextLine]] = [[] for _ in pictures]
         filled = [index for index, picture in enumerate(pictures) if picture.size]
         if self._profile == CAFFE:
@@ -76,7 +84,7 @@ class CtpnDetector:
         prepared = [picture_to_tensor(pictures[index]) for index in filled]
         outputs = self._network.run_each(tensor for tensor, _ in prepared)
         for index, output, (_, placement) in zip(filled, outputs, prepared, strict=True):
-            found[index] = _to_lines(decode(output[0], self._rule), placement)
+            found[index] = _to_lines(arrange(decode(output[0], self._rule)), placement)
         return found
 
     def _original_lines(self, output: Floats, shape: tuple[int, ...], scale: float) -> list[TextLine]:

@@ -1,0 +1,86 @@
+"""Words to lines: words that stand behind each other become one quadrilateral."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocrstream.models.ctpn.decode import Array, Words
+
+MAX_GAP = 1.0
+"""Two words of a line are at most this many text heights apart."""
+
+MAX_OVERLAP = 0.3
+"""Their ends may lie over each other by this many text heights."""
+
+MAX_STEP = 0.3
+"""How far the next word's start may lie beside the line, in text heights."""
+
+MIN_SIMILARITY = 0.65
+"""The lower word's height as a share of the higher one's."""
+
+MAX_TURN = 0.2
+"""Between two words' directions, in radians."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Strokes:
+    """Words as strokes: ``start``, ``end`` and ``along`` ``(N, 2)``; ``height`` ``(N,)``."""
+
+    start: Array
+    end: Array
+    along: Array
+    height: Array
+
+    @classmethod
+    def of(cls, quads: Array) -> _Strokes:
+        start, end = (quads[:, 0] + quads[:, 3]) / 2, (quads[:, 1] + quads[:, 2]) / 2
+        length = np.linalg.norm(end - start, axis=1, keepdims=True)
+        down = (quads[:, 3] - quads[:, 0] + quads[:, 2] - quads[:, 1]) / 2
+        return cls(start, end, (end - start) / np.maximum(length, 1e-6), np.linalg.norm(down, axis=1))
+
+
+def join(words: Words) -> Words:
+    """The lines that words make, each from its first word's left side to its last word's right side.
+
+    Args:
+        words: of one picture; a word alone is a line.
+    """
+    if len(words.quads) < 2:
+        return words
+    following = _following(_Strokes.of(words.quads))
+    followed = set(following.values())
+    quads, scores = [], []
+    for first in range(len(words.quads)):
+        if first in followed:
+            continue
+        chain = [first]
+        while chain[-1] in following:
+            chain.append(following[chain[-1]])
+        left, right = words.quads[chain[0]], words.quads[chain[-1]]
+        quads.append(np.stack([left[0], right[1], right[2], left[3]]))
+        scores.append(words.scores[chain].mean())
+    return Words(np.array(quads), np.array(scores))
+
+
+def _following(strokes: _Strokes) -> dict[int, int]:
+    """Each word's next one: the nearest behind it, unless that has one nearer before it."""
+    between = strokes.start[None] - strokes.end[:, None]
+    along = np.einsum("ijk,ik->ij", between, strokes.along)
+    beside = np.abs(between[..., 1] * strokes.along[:, None, 0] - between[..., 0] * strokes.along[:, None, 1])
+    lower = np.minimum(strokes.height[:, None], strokes.height[None])
+    higher = np.maximum(strokes.height[:, None], strokes.height[None])
+    turn = np.abs(np.outer(strokes.along[:, 0], strokes.along[:, 1]))
+    turn = np.abs(turn - turn.T)
+    fits = (along <= MAX_GAP * lower) & (along >= -MAX_OVERLAP * lower) & (beside <= MAX_STEP * lower)
+    fits &= (lower >= MIN_SIMILARITY * higher) & (turn <= MAX_TURN)
+    np.fill_diagonal(fits, False)
+    distance = np.where(fits, np.abs(along) + beside, np.inf)
+    following: dict[int, int] = {}
+    for index, nearest in enumerate(distance.argmin(axis=1).tolist()):
+        # Only words further to the right: a line has an end.
+        onwards = strokes.end[nearest, 0] > strokes.end[index, 0]
+        if np.isfinite(distance[index, nearest]) and onwards and distance[:, nearest].argmin() == index:
+            following[index] = nearest
+    return following
