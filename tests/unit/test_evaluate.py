@@ -1,0 +1,71 @@
+"""Engines are judged side by side, by every protocol that the labels allow."""
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+from ocrstream_test_engines import make_picture
+
+from ocrstream.geometry import box_polygon
+from training.evaluate import main
+
+
+def write_photos(folder: Path) -> None:
+    boxes = {"Gate B12": (40, 30, 240, 74), "Exit": (300, 30, 420, 74), "x": (40, 200, 120, 244)}
+    cv2.imwrite(str(folder / "photo.png"), make_picture(list(boxes.items())))
+    regions = [
+        {"poly": box_polygon(*box), "text": text, "ignore": text == "x"}
+        for text, box in {**boxes, "unseen": (300, 200, 400, 240)}.items()
+    ]
+    (folder / "gt.jsonl").write_text(json.dumps({"image": "photo.png", "regions": regions}) + "\n")
+
+
+def test_photos_are_judged_by_all_protocols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photos(tmp_path)
+    engines = ["--detector", "blocks", "--recognizer", "plain", "--recognizer", "shout"]
+    assert main([*engines, "--data", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["photos"] == 1
+    assert sorted(report["pairs"]) == ["blocks + plain", "blocks + shout"]
+    # Three found of which one is not to count; three to find, one of which is not there.
+    detector = report["detectors"]["blocks"]
+    for protocol in ("icdar15_iou", "icdar13_deteval"):
+        assert detector[protocol] == {"recall": 0.6667, "precision": 1.0, "f": 0.8}
+    assert "icdar15_iou_before_joining" not in detector
+    pair = report["pairs"]["blocks + plain"]
+    # gate, b12 and exit of these and unseen.
+    assert pair["searchable_words"] == {"recall": 0.75, "precision": 1.0, "f": 0.8571}
+    # "Gate B12" is one label, of which neither of the two words that the line is cut into is half and more.
+    assert pair["icdar15_iou_cut_into_words"]["precision"] < 1
+    assert set(pair["time"]) == {"p50_ms", "p99_ms"}
+    assert report["recognizers"]["plain"]["words"] == 66.67
+    assert report["recognizers"]["plain"]["crops"] == 3
+    # It shouts: right but for its case and its "!".
+    assert report["recognizers"]["shout"] == {**report["recognizers"]["shout"], "words": 66.67, "exact": 0.0}
+
+
+def test_crops_are_judged_and_shown_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), make_picture([("Gate", (0, 0, 120, 44))], (120, 44)))
+    (tmp_path / "gt.tsv").write_text("a.png\tGate\na.png\tgat3\n")
+    assert main(["--recognizer", "plain", "--data", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "recognizer plain" in output
+    assert "50.0" in output
+    assert main(["--recognizer", "plain", "--data", str(tmp_path), "--limit", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recognizers"]["plain"]["exact"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "nothing to judge"),
+        (["--detector", "nobody"], "there is no detector 'nobody'"),
+        (["--detector", "blocks"], "has neither a gt.jsonl nor a gt.tsv"),
+    ],
+)
+def test_mistakes_get_a_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--data", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
