@@ -33,6 +33,8 @@ from training.loop import Plan, run
 from training.photos import PhotoCache
 from training.protocols import IcdarIou
 from training.scenes import NO_TEXT, TEXT, Scene, SceneMaker
+from training.signs import SignPainter
+from training.synthesis import FONTS
 
 VALIDATION_PHOTOS = 60
 """Of each data folder, at its end; at most a tenth of it."""
@@ -56,6 +58,7 @@ class Settings:
         backbone_share: the backbone's learning rate as a share of that.
         decay: AdamW's weight decay.
         average: the share of the old in the moving average of the weights, a step.
+        painted: the share of scenes into which signs are drawn.
         seed: of everything random.
     """
 
@@ -66,6 +69,7 @@ class Settings:
     backbone_share: float = 0.25
     decay: float = 0.02
     average: float = 0.998
+    painted: float = 0.0
     seed: int = 1
 
 
@@ -96,10 +100,17 @@ class CtpnTask:
         initial: ONNX file of the backbone's initial weights; without one it begins from noise.
         device: ``cpu`` or ``cuda``.
         workers: processes that make scenes; 0 makes them in this one.
+        painter: draws signs into a share of the scenes.
     """
 
     def __init__(
-        self, settings: Settings, caches: Sequence[PhotoCache], initial: Path | None, device: str, workers: int
+        self,
+        settings: Settings,
+        caches: Sequence[PhotoCache],
+        initial: Path | None,
+        device: str,
+        workers: int,
+        painter: SignPainter | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         self._settings = settings
@@ -115,7 +126,14 @@ class CtpnTask:
         kept = [min(VALIDATION_PHOTOS, len(cache) // 10) for cache in caches]
         allowed = [range(len(cache) - count) for cache, count in zip(caches, kept, strict=True)]
         shares = [float(len(indices)) for indices in allowed]
-        self._maker = SceneMaker(list(zip(caches, shares, strict=True)), allowed, settings.size_px, settings.seed)
+        self._maker = SceneMaker(
+            list(zip(caches, shares, strict=True)),
+            allowed,
+            settings.size_px,
+            settings.seed,
+            painter,
+            settings.painted,
+        )
         self._validation = [
             (cache, np.linspace(len(cache) - count, len(cache) - 1, min(count, EVALUATED_PHOTOS), dtype=int).tolist())
             for cache, count in zip(caches, kept, strict=True)
@@ -261,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.ctpn", description=__doc__)
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder with data folders")
     parser.add_argument("--initial", type=Path, help="ONNX file with the backbone's initial weights")
+    parser.add_argument("--fonts", type=Path, default=FONTS, help="folder with fonts for signs that are drawn")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint and the curve lie")
     parser.add_argument("--cache", type=Path, help="where decoded photos are kept (default: OUT/cache)")
     parser.add_argument("--minutes", type=float, required=True, help="how long this piece takes")
@@ -280,7 +299,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folders = [folder for data in options.data for folder in read_folders(data) if folder.photos]
     caches = [PhotoCache(folder, options.cache or options.out / "cache") for folder in folders]
     workers = options.workers if options.workers is not None else _workers(options.device)
-    task = CtpnTask(settings, caches, options.initial, options.device, workers)
+    painter = None
+    if settings.painted:
+        labels = [region.text for folder in folders for photo in folder.photos for region in photo.regions]
+        painter = SignPainter.with_fonts(options.fonts, labels, options.cache or options.out / "cache", settings.seed)
+    task = CtpnTask(settings, caches, options.initial, options.device, workers, painter)
     if options.compile:
         task.compile()
     options.out.mkdir(parents=True, exist_ok=True)

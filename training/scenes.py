@@ -21,6 +21,7 @@ from ocrstream.models.ctpn.slices import (
 from ocrstream.picture import Image
 from training.folders import Region
 from training.photos import PhotoCache
+from training.signs import SignPainter
 
 MIN_HEIGHT_PX = 7.0
 """Text lower than this in the crop cannot be told: nothing is asked of the network there."""
@@ -57,11 +58,21 @@ class SceneMaker:
         allowed: for each source the photos that may be used.
         size_px: the scenes' side.
         seed: scene n of a seed is always the same.
+        painter: draws signs into some of the scenes; none where there is none.
+        painted: their share.
     """
 
     def __init__(
-        self, sources: Sequence[tuple[PhotoCache, float]], allowed: Sequence[Sequence[int]], size_px: int, seed: int
+        self,
+        sources: Sequence[tuple[PhotoCache, float]],
+        allowed: Sequence[Sequence[int]],
+        size_px: int,
+        seed: int,
+        painter: SignPainter | None = None,
+        painted: float = 0.0,
     ) -> None:
+        self._painter = painter
+        self._painted = painted
         self._sources = [cache for cache, _ in sources]
         shares = np.array([share for _, share in sources])
         self._shares = shares / shares.sum()
@@ -78,7 +89,7 @@ class SceneMaker:
         regions = cache.regions(index)
         matrix = _placement(regions, cache.size_hw(index), self._size_px, random)
         size = (self._size_px, self._size_px)
-        picture = cv2.warpAffine(
+        warped = cv2.warpAffine(
             cache.photo(index),
             matrix,
             size,
@@ -86,8 +97,12 @@ class SceneMaker:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=random.integers(0, 255, 3).tolist(),
         )
-        picture = _weathered(np.asarray(picture, dtype=np.uint8), random)
         moved = [Region(cv2.transform(region.quad[None], matrix)[0], region.text, region.ignore) for region in regions]
+        picture: Image = warped.astype(np.uint8, copy=False)
+        if self._painter and random.random() < self._painted:
+            picture, signs = self._painter.paint(picture, moved, random)
+            moved += signs
+        picture = _weathered(picture, random)
         score, geometry, known = targets(moved, self._size_px)
         return Scene(picture, score, geometry, known)
 

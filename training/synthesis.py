@@ -108,6 +108,11 @@ class Renderer:
         ink, quad = self._bent(ink, quad, rng)
         return Sample(self._painted(ink, rng), quad, text)
 
+    def ink(self, rng: Generator) -> tuple[str, Grey]:
+        """A text, and how much ink there is, ``(H, W) uint8``, cut to it: for who paints it elsewhere."""
+        text, index = self._text_and_font(rng)
+        return text, self._ink(text, index, rng)
+
     def _text_and_font(self, rng: Generator) -> tuple[str, int]:
         while True:
             text = self._texts.text(rng)

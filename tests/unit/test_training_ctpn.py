@@ -1,0 +1,132 @@
+"""The detector's training: photos kept decoded, scenes by number, signs with labels, losses, a step that learns."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ocrstream.errors import SourceError
+from ocrstream.geometry import box_polygon
+from training.folders import Region, read_folder
+from training.photos import PhotoCache
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
+pytest.importorskip("onnx", reason="the package onnx is not installed (extra training)")
+
+from training.ctpn import CtpnTask, Settings, losses, to_input  # noqa: E402
+from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
+from training.signs import SignPainter  # noqa: E402
+
+
+def photo_folder(folder: Path, count: int = 3) -> Path:
+    lines = []
+    for number in range(count):
+        photo = np.full((120 + 10 * number, 160, 3), 60 * number % 240, dtype=np.uint8)
+        cv2.putText(photo, "GATE", (30, 70), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (200, 220, 240), 3)
+        cv2.imwrite(str(folder / f"{number}.png"), photo)
+        region = {"poly": box_polygon(28, 44, 116, 74), "text": "GATE", "ignore": False}
+        lines.append(json.dumps({"image": f"{number}.png", "regions": [region]}))
+    (folder / "gt.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_photos_are_decoded_once(tmp_path: Path) -> None:
+    folder = read_folder(photo_folder(tmp_path))
+    first = PhotoCache(folder, tmp_path / "cache")
+    for number in range(3):
+        (tmp_path / f"{number}.png").unlink()
+    cache = PhotoCache(folder, tmp_path / "cache")
+    assert len(cache) == 3
+    for number in range(3):
+        assert cache.size_hw(number) == (120 + 10 * number, 160)
+        np.testing.assert_array_equal(cache.photo(number), first.photo(number))
+        assert cache.photo(number)[0, 0].tolist() == [60 * number] * 3
+    assert cache.regions(1)[0].text == "GATE"
+    with pytest.raises(SourceError, match=r"0\.png is not a picture"):
+        PhotoCache(folder, tmp_path / "another")
+
+
+def test_a_scene_is_its_number_and_shows_where_the_text_is(tmp_path: Path) -> None:
+    cache = PhotoCache(read_folder(photo_folder(tmp_path)), tmp_path / "cache")
+    maker = SceneMaker([(cache, 1.0)], [range(3)], 128, seed=5)
+    scene, again = maker.scene(7), maker.scene(7)
+    np.testing.assert_array_equal(scene.picture, again.picture)
+    np.testing.assert_array_equal(scene.score, again.score)
+    assert not np.array_equal(scene.picture, maker.scene(8).picture)
+    assert scene.picture.shape == (128, 128, 3)
+    assert scene.score.shape == (32, 32)
+    # Over many scenes the photo's one bright word is where the targets say.
+    inside, outside = [], []
+    for number in range(60):
+        scene = maker.scene(number)
+        small = cv2.resize(scene.picture, (32, 32), interpolation=cv2.INTER_AREA).astype(int)
+        spread = np.abs(small - np.median(small, axis=(0, 1))).mean(axis=2)
+        inside += spread[scene.score == TEXT].tolist()
+        outside += spread[(scene.score == NO_TEXT) & (scene.known == 0)].tolist()
+    assert len(inside) > 200
+    assert np.mean(inside) > 2 * np.mean(outside)
+
+
+def test_signs_are_painted_beside_texts_and_labelled() -> None:
+    ink = np.zeros((20, 50), dtype=np.uint8)
+    ink[2:18, 3:47] = 255
+    painter = SignPainter([("gate", ink)])
+    picture = np.full((200, 240, 3), 100, dtype=np.uint8)
+    taken = Region(np.array(box_polygon(0, 0, 240, 90), dtype=np.float32), "there", False)
+    count = 0
+    for seed in range(20):
+        painted, added = painter.paint(picture, [taken], np.random.default_rng(seed))
+        assert (painted[:88] == 100).all()
+        count += len(added)
+        for region in added:
+            mask = np.zeros((200, 240), dtype=np.uint8)
+            cv2.fillPoly(mask, [np.round(region.quad).astype(np.int32)], (1,))
+            if mask.sum() > 30:
+                assert (painted[mask > 0] != 100).any()
+    assert count > 20
+    assert (picture == 100).all()
+
+
+def test_a_perfect_output_costs_next_to_nothing_and_what_is_unknown_is_not_asked() -> None:
+    score = torch.full((1, 8, 8), NO_TEXT, dtype=torch.uint8)
+    score[0, 2:4, 1:7], score[0, 6] = TEXT, UNKNOWN
+    known = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    known[0, 2:4, 1:7] = 2
+    geometry = torch.randn(1, 5, 8, 8)
+    output = torch.cat([torch.where(score == TEXT, 20.0, -20.0)[:, None], geometry], dim=1)
+    # The row that cannot be told, and geometry where there is no text, may say anything.
+    output[0, 0, 6] = 20.0
+    output[:, 1:, 5:] = 3.0
+    parts = losses(output, score, geometry, known)
+    assert all(float(value) < 0.1 for value in parts.values())
+    wrong = losses(-output, score, geometry, known)
+    assert all(float(wrong[name]) > 10 * float(value) + 0.1 for name, value in parts.items())
+
+
+def test_a_step_learns_and_the_state_survives(tmp_path: Path) -> None:
+    cache = PhotoCache(read_folder(photo_folder(tmp_path, 20)), tmp_path / "cache")
+    settings = Settings(size_px=64, batch=2)
+    task = CtpnTask(settings, [cache], None, "cpu", workers=0)
+    frozen = {name for name, parameter in task.network.named_parameters() if not parameter.requires_grad}
+    assert {name.split(".")[1] for name in frozen} == {"stem", "stage4"}
+    before = {name: parameter.detach().clone() for name, parameter in task.network.named_parameters()}
+    task.network.train()
+    for _ in range(2):
+        figures = task.step(0.5)
+    assert figures["samples"] == 2
+    assert all(np.isfinite(value) for value in figures.values())
+    for name, parameter in task.network.named_parameters():
+        assert torch.equal(parameter, before[name]) == (name in frozen), name
+    other = CtpnTask(settings, [cache], None, "cpu", workers=0)
+    other.restore(task.state())
+    assert other.state()["number"] == 4
+    task.network.eval()
+    with torch.inference_mode():
+        assert set(task.evaluate()) == {f"{tmp_path.name}_{name}" for name in ("recall", "precision", "f")}
+
+
+def test_the_input_has_the_mean_taken() -> None:
+    picture = torch.tensor([[[[104, 117, 123], [0, 255, 10]]]], dtype=torch.uint8)
+    np.testing.assert_allclose(to_input(picture).numpy(), [[[[0, -104]], [[0, 138]], [[0, -113]]]])
