@@ -62,7 +62,7 @@ def test_a_reading_has_a_confidence_for_each_of_its_characters_and_words() -> No
     sure = np.exp(9) / (np.exp(9) + 4)
     unsure = [np.exp(x) / (np.exp(x) + 4) for x in (1.0, 2.0)]
     assert reading.characters == pytest.approx((sure, unsure[1], sure, sure, sure), rel=1e-5)
-    words = (sure**2 * unsure[0] * unsure[1], sure)
+    words = (sure * unsure[1], sure)
     assert reading.confidence == pytest.approx(np.mean(words), rel=1e-3)
 
 

@@ -6,6 +6,7 @@ Calibration of Modern Neural Networks, 2017, section 4.2) and stored with the we
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -46,8 +47,8 @@ def greedy(logits: Floats, charset: str) -> str:
 def greedy_reading(logits: Floats, charset: str, temperature: float = 1.0) -> Reading:
     """The greedy text with its confidences.
 
-    A character's confidence is its probability at the surest of its timesteps. A word's is the probability of the path
-    through all its timesteps, and the text's the mean of its words': the share of its words that should be right.
+    A character's confidence is its probability at the surest of its timesteps. A word's is the product of its
+    characters', and the text's the mean of its words': the share of its words that should be right.
 
     Args:
         logits: ``(T, C) float32``.
@@ -62,13 +63,13 @@ def greedy_reading(logits: Floats, charset: str, temperature: float = 1.0) -> Re
     if first is None:
         return Reading("", 0.0)
     last = len(characters) - next(place for place, character in enumerate(characters[::-1]) if character != " ")
-    # A run is a character and the steps that repeat it; what comes after belongs to it, blanks being surer than it.
+    # From one character to the next: the steps that repeat it count, the blanks after it do not.
     starts = np.flatnonzero(kept)
-    inside = np.where((best != BLANK) | kept, log_sure, _IMPOSSIBLE)
+    inside = np.where(best != BLANK, log_sure, _IMPOSSIBLE)
     sure = np.exp(np.maximum.reduceat(inside, starts))
     text = "".join(characters[first:last])
-    confidence = _word_confidence(log_sure, best, charset)
-    return Reading(text, confidence, tuple(min(float(value), 1.0) for value in sure[first:last]))
+    confidences = tuple(min(float(value), 1.0) for value in sure[first:last])
+    return Reading(text, _confidence(text, confidences), confidences)
 
 
 def _kept(best: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -77,14 +78,13 @@ def _kept(best: NDArray[np.intp]) -> NDArray[np.bool_]:
     return kept
 
 
-def _word_confidence(log_sure: Floats, best: NDArray[np.intp], charset: str) -> float:
-    space = charset.find(" ") + 1
-    spaces = best == space if space else np.zeros(len(best), dtype=bool)
-    # Steps of one word have the same number; a word without a character is none.
-    number = np.cumsum(spaces)
-    written = np.unique(number[(best != BLANK) & ~spaces])
-    paths = np.bincount(number, weights=np.where(spaces, 0, log_sure))
-    return min(float(np.exp(paths[written]).mean()), 1.0)
+def _confidence(text: str, characters: Sequence[float]) -> float:
+    start, words = 0, []
+    for word in text.split(" "):
+        if word:
+            words.append(math.prod(characters[start : start + len(word)]))
+        start += len(word) + 1
+    return sum(words) / len(words)
 
 
 def beam_search(logits: Floats, charset: str, beams: int = 10, temperature: float = 1.0) -> list[tuple[str, float]]:
