@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,12 @@ from training.words import BACKGROUND, Sample, Split, load, protocol
 SET_WEIGHTS = {"svt_train": 3.0, "iiit5k_train": 2.0, "icdar2015_train": 1.5, "mlt2017_latin_train:lines": 0.6}
 SET_WEIGHTS |= {f"spelt_{name}": weight for name, weight in SET_WEIGHTS.items()}
 """Small and clean sets are seen more often than a large one; long lines cost as much as several words."""
+
+RUN = "run.json"
+"""What `RecognizerTask.describe` tells, in the folder of a run."""
+
+_TOLD = ("device", "seed", "rate", "columns", "real_share", "skip", "strength", "reuse", "frozen")
+"""The settings that a card tells: paths of a machine are none of its."""
 
 _NANO_CHARSET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- "
 _NANO_LAYERS = {
@@ -144,6 +151,14 @@ class RecognizerTask:
         if state["charset"] != LATIN:
             raise EngineError("the checkpoint is of another charset: begin in an empty folder")
         self._visits = int(state["visits"])
+
+    def describe(self) -> dict[str, Any]:
+        """What is trained on and how, as it goes into a card: settings, and how many samples each set has."""
+        split = self._data()
+        settings = {name: getattr(self._settings, name) for name in _TOLD}
+        counts = {name: len(samples) for name, samples in sorted(split.train.items())}
+        validation = {name: len(samples) for name, samples in sorted(split.validation.items())}
+        return {"settings": settings, "weights": SET_WEIGHTS, "train": counts, "validation": validation}
 
     def _data(self) -> Split:
         if self._split is None:
@@ -306,7 +321,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out=options.out, minutes=options.minutes, evaluate_s=options.evaluate_minutes * 60, note=options.note
     )
     try:
-        loop.run(RecognizerTask(initial(options.start), settings), plan)
+        task = RecognizerTask(initial(options.start), settings)
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / RUN).write_text(json.dumps(task.describe(), indent=1), encoding="utf-8")
+        loop.run(task, plan)
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     return 0

@@ -363,6 +363,8 @@ def test_a_small_training_goes_from_a_folder_to_an_engine(
     options = ["--data", str(data), "--out", str(out), "--threads", "1", "--columns", "400"]
     options += ["--fonts", str(fonts), "--word-lists", str(word_lists), "--minutes", "0.03"]
     assert crnn.main(options) == 0
+    run = json.loads((out / "run.json").read_text())
+    assert (run["settings"]["columns"], run["train"]["words"] + run["validation"].get("words", 0)) == (400, 6)
     weights = tmp_path / "mine.onnx"
     export = ["--checkpoint", str(out / "checkpoint.pt"), "--data", str(data), "--cache", str(out / "cache")]
     assert export_crnn.main([*export, "--out", str(weights)]) == 0
