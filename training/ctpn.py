@@ -24,8 +24,10 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
+from ocrstream.errors import EngineError
 from ocrstream.models.ctpn.decode import decode
 from ocrstream.models.ctpn.network import Ctpn
+from ocrstream.models.ctpn.onnx_file import read_state
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX, MEAN_BGR
 from training.folders import read_folders
 from training.initial import load_backbone
@@ -101,6 +103,10 @@ class CtpnTask:
         device: ``cpu`` or ``cuda``.
         workers: processes that make scenes; 0 makes them in this one.
         painter: draws signs into a share of the scenes.
+        start: a weight file of ours to begin from.
+
+    Raises:
+        EngineError: the weights to begin from cannot be read, or are of another profile.
     """
 
     def __init__(
@@ -111,12 +117,15 @@ class CtpnTask:
         device: str,
         workers: int,
         painter: SignPainter | None = None,
+        start: Path | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         self._settings = settings
         self._device = torch.device(device)
         network = Ctpn(settings.profile)
-        if initial:
+        if start:
+            _fill(network, settings.profile, start)
+        elif initial:
             load_backbone(network.backbone, initial)
         for module in network.backbone.lowest():
             module.requires_grad_(False)
@@ -205,6 +214,13 @@ class CtpnTask:
         self._number = state["number"]
 
 
+def _fill(network: Ctpn, profile: str, path: Path) -> None:
+    state, found = read_state(path)
+    if found != profile:
+        raise EngineError(f"{path} is of the profile {found}, this training is of {profile}: add --profile {found}")
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
+
+
 def _moving_average(most: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """An exponential average that forgets what it began from: the share of the old grows with the steps."""
 
@@ -279,6 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.ctpn", description=__doc__)
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder with data folders")
     parser.add_argument("--initial", type=Path, help="ONNX file with the backbone's initial weights")
+    parser.add_argument(
+        "--start", type=Path, help="weight file of ours to begin from, where --out has no checkpoint yet"
+    )
     parser.add_argument("--fonts", type=Path, default=FONTS, help="folder with fonts for signs that are drawn")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint and the curve lie")
     parser.add_argument("--cache", type=Path, help="where decoded photos are kept (default: OUT/cache)")
@@ -303,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings.painted:
         labels = [region.text for folder in folders for photo in folder.photos for region in photo.regions]
         painter = SignPainter.with_fonts(options.fonts, labels, options.cache or options.out / "cache", settings.seed)
-    task = CtpnTask(settings, caches, options.initial, options.device, workers, painter)
+    task = CtpnTask(settings, caches, options.initial, options.device, workers, painter, options.start)
     if options.compile:
         task.compile()
     options.out.mkdir(parents=True, exist_ok=True)

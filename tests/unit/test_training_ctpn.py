@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ocrstream.errors import SourceError
+from ocrstream.errors import EngineError, SourceError
 from ocrstream.geometry import box_polygon
 from training.folders import Region, read_folder
 from training.photos import PhotoCache
@@ -15,6 +15,8 @@ from training.photos import PhotoCache
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
 pytest.importorskip("onnx", reason="the package onnx is not installed (extra training)")
 
+from ocrstream.models.ctpn.network import Ctpn  # noqa: E402
+from ocrstream.models.ctpn.onnx_file import to_onnx  # noqa: E402
 from training.ctpn import CtpnTask, Settings, losses, to_input  # noqa: E402
 from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
 from training.signs import SignPainter  # noqa: E402
@@ -125,6 +127,19 @@ def test_a_step_learns_and_the_state_survives(tmp_path: Path) -> None:
     task.network.eval()
     with torch.inference_mode():
         assert set(task.evaluate()) == {f"{tmp_path.name}_{name}" for name in ("recall", "precision", "f")}
+
+
+def test_training_begins_from_a_weight_file(tmp_path: Path) -> None:
+    cache = PhotoCache(read_folder(photo_folder(tmp_path)), tmp_path / "cache")
+    torch.manual_seed(7)
+    network = Ctpn()
+    (tmp_path / "a.onnx").write_bytes(to_onnx({name: t.numpy() for name, t in network.state_dict().items()}, "light"))
+    task = CtpnTask(Settings(), [cache], None, "cpu", 0, start=tmp_path / "a.onnx")
+    for name, parameter in network.named_parameters():
+        # As stored, in half precision.
+        torch.testing.assert_close(task.network.get_parameter(name), parameter, rtol=1e-3, atol=1e-6)
+    with pytest.raises(EngineError, match="add --profile light"):
+        CtpnTask(Settings(profile="vgg16"), [cache], None, "cpu", 0, start=tmp_path / "a.onnx")
 
 
 def test_the_input_has_the_mean_taken() -> None:

@@ -30,6 +30,8 @@ from ocrstream.picture import Image
 NAME = "ctpn"
 CAFFE = "caffe"
 SHIPPED = Path(__file__).parent / "weights" / "ctpn_light.onnx"
+SHIPPED_HALF = SHIPPED.with_name("ctpn_light_half.onnx")
+"""The same network in 8 bits, for CPUs, and in half precision, for GPUs and to train on from."""
 
 Floats = NDArray[np.float32]
 
@@ -57,7 +59,7 @@ class CtpnDetector:
     """
 
     def __init__(self, options: EngineOptions, *, rule: DecodeRule | None = None, min_max: bool = True) -> None:
-        path = Path(options.weights) if options.weights else SHIPPED
+        path = Path(options.weights) if options.weights else SHIPPED if options.device == "cpu" else SHIPPED_HALF
         self._network = _open(path, _read(path), options)
         self._profile = self._network.metadata("profile")
         self._rule = rule or DecodeRule()
