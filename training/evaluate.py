@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
+from ocrstream.config import RecognizerSettings
 from ocrstream.cropping import cut
 from ocrstream.errors import EngineError, OcrstreamError, SourceError
 from ocrstream.geometry import Polygon, to_polygon
@@ -39,28 +40,18 @@ Line = tuple[Polygon, str]
 """Where a line is and what it says."""
 
 
-@runtime_checkable
-class _FindsWords(Protocol):
-    """A detector that joins words to lines, and can give the words."""
-
-    def detect_words(self, pictures: Sequence[Image]) -> list[list[TextLine]]: ...
-
-
 @dataclass(slots=True)
 class DetectorScore:
     """A detector's figures."""
 
     iou: IcdarIou = field(default_factory=IcdarIou)
     deteval: DetEval = field(default_factory=DetEval)
-    word_iou: IcdarIou | None = None
     times_ms: list[float] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
         """All of them by name."""
-        words = {"icdar15_iou_before_joining": self.word_iou.figures()} if self.word_iou else {}
         return {
             "icdar15_iou": self.iou.figures(),
-            **words,
             "icdar13_deteval": self.deteval.figures(),
             "time": _times(self.times_ms),
         }
@@ -115,13 +106,20 @@ class Engines:
     programs: dict[str, Program]
 
 
-def evaluate(engines: Engines, data: Path, limit: int | None = None) -> dict[str, Any]:
+MIN_CONFIDENCE = RecognizerSettings().min_confidence
+"""As the recogniser's stage has it by default: readings below are not kept."""
+
+
+def evaluate(
+    engines: Engines, data: Path, limit: int | None = None, min_confidence: float = MIN_CONFIDENCE
+) -> dict[str, Any]:
     """Judge engines on a data folder.
 
     Args:
         engines: what is judged.
         data: the folder.
         limit: only the first so many photos and crops.
+        min_confidence: readings below do not count as read in photos.
 
     Returns:
         ``detectors``, ``pairs`` (``DETECTOR + RECOGNIZER``), ``recognizers``, each by name; empty parts are left out.
@@ -132,14 +130,14 @@ def evaluate(engines: Engines, data: Path, limit: int | None = None) -> dict[str
     folder = read_folder(data)
     report: dict[str, Any] = {}
     if folder.photos and (engines.detectors or engines.programs):
-        report |= _judge_photos(engines, folder.photos[:limit])
+        report |= _judge_photos(engines, folder.photos[:limit], min_confidence)
     crops = list(_crops(folder.words[:limit], folder.photos[:limit])) if engines.recognizers else []
     if crops:
         report["recognizers"] = _judge_crops(engines.recognizers, crops)
     return report
 
 
-def _judge_photos(engines: Engines, photos: Sequence[Photo]) -> dict[str, Any]:
+def _judge_photos(engines: Engines, photos: Sequence[Photo], min_confidence: float) -> dict[str, Any]:
     detectors = {name: DetectorScore() for name in [*engines.detectors, *engines.programs]}
     pairs = {f"{first} + {second}": PairScore() for first in engines.detectors for second in engines.recognizers}
     pairs |= {name: PairScore() for name in engines.programs}
@@ -158,11 +156,10 @@ def _judge_photos(engines: Engines, photos: Sequence[Photo]) -> dict[str, Any]:
                 quads = _surest_first(found)
                 for second, recognizer in engines.recognizers.items():
                     readings, reading_ms = _timed(recognizer.read, cuts)
-                    pairs[f"{name} + {second}"].add(photo, picture, _read(found, readings), time_ms + reading_ms)
+                    pairs[f"{name} + {second}"].add(
+                        photo, picture, _read(found, readings, min_confidence), time_ms + reading_ms
+                    )
             score = detectors[name]
-            if isinstance(detector := engines.detectors.get(name), _FindsWords):
-                score.word_iou = score.word_iou or IcdarIou()
-                score.word_iou.add(_surest_first(detector.detect_words([picture])[0]), *_labels(photo))
             score.iou.add(quads, *_labels(photo))
             score.deteval.add(quads, *_labels(photo))
             score.times_ms.append(time_ms)
@@ -175,15 +172,11 @@ def _judge_photos(engines: Engines, photos: Sequence[Photo]) -> dict[str, Any]:
     }
 
 
-MIN_CONFIDENCE = 0.5
-"""As the recogniser's stage has it by default: readings below are not kept."""
-
-
-def _read(found: Sequence[TextLine], readings: Sequence[Reading]) -> list[Line]:
+def _read(found: Sequence[TextLine], readings: Sequence[Reading], min_confidence: float) -> list[Line]:
     return [
         (line.polygon, reading.text)
         for line, reading in zip(found, readings, strict=True)
-        if reading.text and reading.confidence >= MIN_CONFIDENCE
+        if reading.text and reading.confidence >= min_confidence
     ]
 
 
@@ -274,13 +267,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="only the first N photos and crops")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="inference threads; 0 fits them to the cores")
+    parser.add_argument("--min-confidence", type=float, default=MIN_CONFIDENCE, help="readings below do not count")
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
     options = parser.parse_args(arguments)
     try:
         if not options.detector and not options.recognizer:
             raise EngineError("nothing to judge: name a --detector, a --recognizer, or both")
         engines = load_engines(options.detector, options.recognizer, EngineOptions(options.device, options.threads))
-        report = evaluate(engines, options.data, options.limit)
+        report = evaluate(engines, options.data, options.limit, options.min_confidence)
     except OcrstreamError as error:
         sys.stderr.write(f"training.evaluate: {error}\n")
         return 2

@@ -174,23 +174,30 @@ def test_a_first_convolution_on_squares_computes_the_same(tmp_path: Path) -> Non
 
 
 def test_the_backbone_sees_what_its_initial_weights_were_made_for() -> None:
-    tensor, placement = picture_to_tensor(np.full((400, 700, 3), (10, 20, 30), dtype=np.uint8))
-    assert tensor.shape == (1, 3, 416, 704)
+    tensor, placement = picture_to_tensor(np.full((400, 600, 3), (10, 20, 30), dtype=np.uint8))
+    assert tensor.shape == (1, 3, 512, 768)
     np.testing.assert_allclose(tensor[0, :, 0, 0], np.array((10, 20, 30)) - MEAN_BGR)
-    assert not tensor[0, :, 400:].any()
-    assert not tensor[0, :, :, 700:].any()
-    assert placement == Placement(700, 400, 1.0, 1.0)
+    assert not tensor[0, :, 500:].any()
+    assert not tensor[0, :, :, 750:].any()
+    assert placement == Placement(600, 400, 1.25, 1.25)
 
 
 @pytest.mark.parametrize(
-    ("size_wh", "input_wh"), [((1280, 720), (1280, 736)), ((3840, 2160), (1600, 928)), ((200, 100), (416, 224))]
+    ("size_wh", "input_wh", "scale"),
+    [
+        ((1280, 720), (1600, 928), 1.25),
+        ((1920, 1080), (1600, 928), 1600 / 1920),
+        ((640, 400), (800, 512), 1.25),
+        ((200, 100), (416, 224), 2.0),
+    ],
 )
 def test_large_pictures_are_made_smaller_and_small_ones_larger(
-    size_wh: tuple[int, int], input_wh: tuple[int, int]
+    size_wh: tuple[int, int], input_wh: tuple[int, int], scale: float
 ) -> None:
     tensor, placement = picture_to_tensor(np.zeros((size_wh[1], size_wh[0], 3), dtype=np.uint8))
     assert tensor.shape == (1, 3, input_wh[1], input_wh[0])
-    assert placement.scale_x == pytest.approx(min(2.0 if size_wh[0] < 300 else 1.0, 1600 / size_wh[0]))
+    assert placement.scale_x == pytest.approx(scale)
+    assert placement.scale_y == pytest.approx(scale)
 
 
 def test_boxes_are_in_the_pictures_own_pixels_and_inside_it() -> None:

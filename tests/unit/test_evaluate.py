@@ -32,7 +32,6 @@ def test_photos_are_judged_by_all_protocols(tmp_path: Path, capsys: pytest.Captu
     detector = report["detectors"]["blocks"]
     for protocol in ("icdar15_iou", "icdar13_deteval"):
         assert detector[protocol] == {"recall": 0.6667, "precision": 1.0, "f": 0.8}
-    assert "icdar15_iou_before_joining" not in detector
     pair = report["pairs"]["blocks + plain"]
     # gate, b12 and exit of these and unseen.
     assert pair["searchable_words"] == {"recall": 0.75, "precision": 1.0, "f": 0.8571}

@@ -67,12 +67,16 @@ class CtpnDetector:
         self.info = EngineInfo(NAME, self._network.weights)
 
     def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
-        """The text lines of each picture, see `ocrstream.models.Detector.detect`; an empty picture has none."""
-        return self._detect(pictures, join)
+        """The words of each picture, see `ocrstream.models.Detector.detect`; an empty picture has none.
 
-    def detect_words(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
-        """The same before words that stand behind each other are joined; imported weights only know lines."""
+        Words, because both recognisers read more of them right one by one than joined to lines; imported weights give
+        whole lines, as the original does.
+        """
         return self._detect(pictures, lambda words: words)
+
+    def detect_lines(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        """The same, words that stand behind each other joined to one."""
+        return self._detect(pictures, join)
 
     def _detect(self, pictures: Sequence[Image], arrange: Callable[[Words], Words]) -> list[list[TextLine]]:
         found: list[list[TextLine]] = [[] for _ in pictures]

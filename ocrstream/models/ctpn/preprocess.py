@@ -13,7 +13,10 @@ from ocrstream.models.ctpn.slices import INPUT_STEP_PX, MEAN_BGR
 from ocrstream.picture import Image
 
 LONG_SIDE_PX = 1600
-"""A picture whose long side is larger is scaled down to it: the time is a function of the size."""
+"""No picture becomes larger than this, and a larger one is scaled down to it: the time is a function of the size."""
+
+ENLARGEMENT = 1.25
+"""Every picture is enlarged by this: text of 8 pixels is found more often then, for half as much time again."""
 
 SHORT_SIDE_PX = 384
 MAX_ENLARGEMENT = 2.0
@@ -63,7 +66,7 @@ _MEAN = np.array(MEAN_BGR, dtype=np.float32)[:, None, None]
 
 def _scale(width_px: int, height_px: int) -> float:
     shorter, longer = sorted((width_px, height_px))
-    wanted = min(max(1.0, SHORT_SIDE_PX / shorter), MAX_ENLARGEMENT)
+    wanted = max(ENLARGEMENT, min(SHORT_SIDE_PX / shorter, MAX_ENLARGEMENT))
     return min(wanted, LONG_SIDE_PX / longer)
 
 
