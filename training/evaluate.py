@@ -122,13 +122,14 @@ def evaluate(
         min_confidence: readings below do not count as read in photos.
 
     Returns:
-        ``detectors``, ``pairs`` (``DETECTOR + RECOGNIZER``), ``recognizers``, each by name; empty parts are left out.
+        ``data``, the folder's name; ``photos``, how many; ``detectors``, ``pairs`` (``DETECTOR + RECOGNIZER``) and
+        ``recognizers``, each by name. Parts that nothing was judged for are left out.
 
     Raises:
         SourceError: the folder has no labels, or a picture cannot be read.
     """
     folder = read_folder(data)
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"data": folder.name}
     if folder.photos and (engines.detectors or engines.programs):
         report |= _judge_photos(engines, folder.photos[:limit], min_confidence)
     crops = list(_crops(folder.words[:limit], folder.photos[:limit])) if engines.recognizers else []
@@ -284,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def as_text(report: dict[str, Any]) -> str:
     """A report for people: one line a figure."""
-    lines = [f"{report['photos']} photos"] if "photos" in report else []
+    lines = [f"{report['data']}: {report['photos']} photos"] if "photos" in report else []
     for part in ("detectors", "pairs", "recognizers"):
         for name, figures in report.get(part, {}).items():
             lines.append(f"{part[:-1]} {name}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ocrstream.errors import EngineError
 from ocrstream.models.ctpn.onnx_file import to_onnx
 from ocrstream.models.ctpn.preprocess import picture_to_tensor
-from ocrstream.models.weights import write_card
+from ocrstream.models.weights import read_card, write_card
 from training import checkpoints
 from training.folders import read_folders
 from training.loop import CHECKPOINT, CURVE
@@ -122,6 +122,25 @@ def card(settings: dict[str, Any], position: dict[str, Any], curve: list[dict[st
     }
 
 
+def add_scores(weights: Path, report: Path) -> None:
+    """Write what an evaluation measured into a weight file's card.
+
+    Args:
+        weights: the ``.onnx`` file.
+        report: what ``python -m training.evaluate --json`` printed.
+
+    Raises:
+        EngineError: one of them cannot be read.
+    """
+    known = read_card(weights).card
+    try:
+        content = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{report} is not a report of training.evaluate --json ({error})") from error
+    scores = {part: content[part] for part in ("data", "photos", "detectors", "pairs") if part in content}
+    write_card(weights, {**known, "scores": scores})
+
+
 def _average(run: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any], dict[str, Any]]:
     """A run's averaged weights, its settings, and its checkpoint."""
     checkpoint = checkpoints.load(run / CHECKPOINT)
@@ -154,10 +173,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.export_ctpn", description=__doc__)
     parser.add_argument("run", type=Path, help="the folder that training wrote")
     parser.add_argument("out", type=Path, help="the .onnx file to write; its card goes beside it")
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help="write nothing but these into the card: a report of training.evaluate --json",
+    )
     parser.add_argument("--single", action="store_true", help="store in single precision, twice as large")
     parser.add_argument("--int8", type=Path, metavar="DIR", help="store in 8 bits; ranges from the photos in DIR")
     options = parser.parse_args(arguments)
-    if options.int8:
+    if options.scores:
+        add_scores(options.out, options.scores)
+    elif options.int8:
         quantise(options.run, options.out, options.int8)
     else:
         export(options.run, options.out, half=not options.single)

@@ -9,6 +9,9 @@ import pytest
 
 from ocrstream.errors import EngineError, SourceError
 from ocrstream.geometry import box_polygon
+from ocrstream.models import EngineOptions
+from ocrstream.models.ctpn import CtpnDetector
+from ocrstream.models.weights import read_card, verify
 from training.folders import Region, read_folder
 from training.photos import PhotoCache
 
@@ -16,8 +19,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra tra
 pytest.importorskip("onnx", reason="the package onnx is not installed (extra training)")
 
 from ocrstream.models.ctpn.network import Ctpn  # noqa: E402
-from ocrstream.models.ctpn.onnx_file import to_onnx  # noqa: E402
+from ocrstream.models.ctpn.onnx_file import read_state, to_onnx  # noqa: E402
 from training.ctpn import CtpnTask, Settings, losses, to_input  # noqa: E402
+from training.export_ctpn import add_scores, export, quantise  # noqa: E402
+from training.loop import Plan, run  # noqa: E402
 from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
 from training.signs import SignPainter  # noqa: E402
 
@@ -145,3 +150,34 @@ def test_training_begins_from_a_weight_file(tmp_path: Path) -> None:
 def test_the_input_has_the_mean_taken() -> None:
     picture = torch.tensor([[[[104, 117, 123], [0, 255, 10]]]], dtype=torch.uint8)
     np.testing.assert_allclose(to_input(picture).numpy(), [[[[0, -104]], [[0, 138]], [[0, -113]]]])
+
+
+def test_a_run_is_exported_with_its_card_and_its_scores(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    cache = PhotoCache(read_folder(photo_folder(data)), tmp_path / "cache")
+    task = CtpnTask(Settings(size_px=64, batch=2), [cache], None, "cpu", workers=0)
+    run(task, Plan(tmp_path / "run", minutes=0.001, note="a trial"))
+    (tmp_path / "run" / "settings.json").write_text(json.dumps({"settings": {"profile": "light"}, "data": {"data": 3}}))
+    export(tmp_path / "run", tmp_path / "half.onnx")
+    state, profile = read_state(tmp_path / "half.onnx")
+    assert profile == "light"
+    weight = task.average.module.get_parameter("head.weight").detach().numpy()
+    np.testing.assert_allclose(state["head.weight"], weight, rtol=1e-3, atol=1e-6)
+    card = read_card(tmp_path / "half.onnx").card
+    assert card["training"]["samples"] >= 2
+    assert card["training"]["notes"] == ["a trial"]
+
+    quantise(tmp_path / "run", tmp_path / "small.onnx", data, photos=2)
+    assert (tmp_path / "small.onnx").stat().st_size < 0.6 * (tmp_path / "half.onnx").stat().st_size
+    detector = CtpnDetector(EngineOptions(threads=1, weights=str(tmp_path / "small.onnx")))
+    assert isinstance(detector.detect([cache.photo(0)])[0], list)
+
+    (tmp_path / "report.json").write_text(json.dumps({"data": "data", "photos": 3, "detectors": {"ctpn": {"x": 1}}}))
+    add_scores(tmp_path / "small.onnx", tmp_path / "report.json")
+    file = read_card(tmp_path / "small.onnx")
+    assert file.card["scores"] == {"data": "data", "photos": 3, "detectors": {"ctpn": {"x": 1}}}
+    assert verify(file)
+    (tmp_path / "run" / "settings.json").unlink()
+    with pytest.raises(EngineError, match="not the folder of a detector's training"):
+        export(tmp_path / "run", tmp_path / "half.onnx")

@@ -61,7 +61,9 @@ def read_state(path: Path) -> tuple[dict[str, Array], str]:
     tensors, entries = read_file(path)
     profile = entries.get("profile", "")
     if profile not in PROFILES:
-        raise EngineError(f"{path} is of the profile {profile!r}, not of {' or '.join(PROFILES)}")
+        raise EngineError(
+            f"{path} is of the profile {profile!r}, which runs on the CPU only; this needs {' or '.join(PROFILES)}"
+        )
     state: dict[str, Array] = {}
     for name, array in tensors.items():
         if name.endswith((".weight", ".bias", ".running_mean", ".running_var")):
