@@ -57,6 +57,12 @@ def clip_polygon(polygon: Polygon, width_px: float, height_px: float) -> Polygon
     return a, b, c, d
 
 
+def polygon_between(a: Polygon, b: Polygon, share: float) -> Polygon:
+    """The polygon that lies so far on the straight way from one to another, 0 to 1."""
+    p, q, r, s = ((x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for (x0, y0), (x1, y1) in zip(a, b, strict=True))
+    return p, q, r, s
+
+
 def polygon_size_wh(polygon: Polygon) -> tuple[float, float]:
     """Length of the text's top or bottom edge (the longer) and of its left or right edge, in pixels."""
     a, b, c, d = polygon

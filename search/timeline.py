@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ocrstream.geometry import Polygon
+from ocrstream.geometry import Polygon, polygon_between
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 
@@ -45,11 +45,7 @@ class Sighting:
         if at == len(self.path):
             return self.path[-1][1]
         (before_ms, before), (after_ms, after) = self.path[at - 1], self.path[at]
-        share = (at_ms - before_ms) / (after_ms - before_ms)
-        a, b, c, d = (
-            (x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for (x0, y0), (x1, y1) in zip(before, after, strict=True)
-        )
-        return a, b, c, d
+        return polygon_between(before, after, (at_ms - before_ms) / (after_ms - before_ms))
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,8 @@ class DocumentStore(Protocol):
         """Store readings, once.
 
         The same again changes nothing; a higher generation supersedes all lines of the frame (those it does not see
-        are gone) and the appearances of lower generations whose best frame it is; a lower one changes nothing. On
-        return it is durable, and visible to `search` within a second.
+        are gone) and takes its time out of the appearances of lower generations (see `superseding`); a lower one
+        changes nothing. On return it is durable, and visible to `search` within a second.
 
         Raises:
             StoreError: the server is away or the disk full; nothing is lost, offer the same batch again.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ from typing import Any
 
 from ocrstream.config import ElasticsearchSettings
 from ocrstream.errors import DeploymentError, QueryError
-from ocrstream.messages import FIRST_READING, Appearance, Texts
+from ocrstream.messages import Appearance, Texts
 from ocrstream.query import Query
 from ocrstream.storage import (
     COUNT_LIMIT,
@@ -27,12 +29,16 @@ from ocrstream.storage import (
     storable,
 )
 from ocrstream.storage import elastic_layout as layout
+from ocrstream.storage.elastic_appearances import AppearancePlan
 from ocrstream.storage.elastic_connection import SUPPORTED_MAJOR, Action, ElasticConnection
 
 MAX_PAGED_HITS = 10_000
 """Elasticsearch's own ``max_result_window``."""
 
 _DROP_CHUNK = 20
+
+_REFRESH_S = 5.0
+"""So long after frames were read again an index that has not been refreshed by itself may not show them yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class ElasticStore:
         self._settings = settings
         self._prefix = settings.prefix
         self._server = ElasticConnection(settings)
+        self._read_again_at_s = -math.inf
         self._ready = False
         self._ready_lock = threading.Lock()
 
@@ -215,7 +222,6 @@ class ElasticStore:
         readings, versions = self._stored(batch.values())
         plan = _Plan()
         winners: dict[str, int] = {}
-        superseded: dict[str, tuple[int, int]] = {}
         for index, texts in batch.items():
             info = texts.info
             frame_id, generation = storable(info.frame_id), info.generation
@@ -227,16 +233,19 @@ class ElasticStore:
                 plan.regions += self._deletions(index, texts, mine, there)
             elif generation > there.generation:
                 plan.regions += self._deletions(index, texts, there, mine)
-                if there.generation >= FIRST_READING:
-                    superseded[frame_id] = index, generation
                 readings[frame_id] = mine
                 if frame_id in winners:
                     plan.outdated.add(winners[frame_id])
                 winners[frame_id] = index
         for index in winners.values():
             self._plan_frame(plan, index, batch[index])
-        plan.appearances += self._superseded_appearances(superseded)
-        self._plan_appearances(plan, batch, readings, versions)
+        changes = AppearancePlan(self._server, self._prefix, {index: batch[index] for index in winners.values()})
+        if changes.reads_again:
+            self._read_again_at_s = time.monotonic()
+        if time.monotonic() - self._read_again_at_s < _REFRESH_S:
+            # What appearances are cut by has to be seen, also where it was written just now.
+            self._server.refresh(layout.FRAMES, layout.REGIONS, layout.APPEARANCES)
+        plan.appearances += changes.actions(batch, versions)
         return plan
 
     def _deletions(self, index: int, texts: Texts, old: _Reading, new: _Reading) -> list[tuple[int, Action]]:
@@ -247,23 +256,6 @@ class ElasticStore:
             (index, Action(name, layout.region_id(storable(info.frame_id), number), new.generation, None))
             for number in sorted(old.line_numbers - new.line_numbers)
         ]
-
-    def _superseded_appearances(self, frames: Mapping[str, tuple[int, int]]) -> list[tuple[int, Action]]:
-        """Delete what earlier generations said over time where its best frame has a new reading.
-
-        Args:
-            frames: frame id -> index in the batch and generation of the new reading.
-        """
-        query = {"terms": {"best_frame_id": list(frames)}}
-        deletions = []
-        for hit in (
-            self._server.walk(layout.APPEARANCES, query, ["source_id", "first_at", "track_id"]) if frames else ()
-        ):
-            index, generation = frames[hit["_source"]["best_frame_id"]]
-            if hit["_source"]["generation"] < generation:
-                version = layout.lowest_appearance_version(generation)
-                deletions.append((index, Action(hit["_index"], hit["_id"], version, None)))
-        return deletions
 
     def _plan_frame(self, plan: _Plan, index: int, texts: Texts) -> None:
         info = texts.info
@@ -276,30 +268,6 @@ class ElasticStore:
         name = layout.index_name(self._prefix, layout.FRAMES, info.captured_at_ns)
         plan.frames.append((index, Action(name, frame_id, version, layout.frame_document(texts))))
 
-    def _plan_appearances(
-        self,
-        plan: _Plan,
-        batch: Mapping[int, Texts],
-        readings: Mapping[str, _Reading],
-        versions: dict[str, tuple[int, int]],
-    ) -> None:
-        newest: dict[str, tuple[int, Appearance]] = {}
-        for index, texts in batch.items():
-            for appearance in texts.appearances:
-                track_id = storable(appearance.track_id)
-                best = readings.get(storable(appearance.best_frame_id))
-                if best is not None and best.generation > appearance.generation:
-                    continue
-                if appearance.version >= versions.get(track_id, (0, 0)):
-                    versions[track_id] = appearance.version
-                    newest[track_id] = index, appearance
-        for track_id, (index, appearance) in newest.items():
-            name = layout.index_name(self._prefix, layout.APPEARANCES, appearance.first_at_ns)
-            action = Action(
-                name, track_id, layout.appearance_version(appearance), layout.appearance_document(appearance)
-            )
-            plan.appearances.append((index, action))
-
     def _stored(self, batch: Iterable[Texts]) -> tuple[dict[str, _Reading], dict[str, tuple[int, int]]]:
         """What is there of these frames and appearances, read by id and so up to the moment."""
         wanted: dict[tuple[str, str], list[str]] = {}
@@ -309,9 +277,6 @@ class ElasticStore:
             for appearance in texts.appearances:
                 name = layout.index_name(self._prefix, layout.APPEARANCES, appearance.first_at_ns)
                 wanted[name, storable(appearance.track_id)] = ["generation", "last_at"]
-                for at_ns in (appearance.first_at_ns, appearance.last_at_ns):
-                    name = layout.index_name(self._prefix, layout.FRAMES, at_ns)
-                    wanted[name, storable(appearance.best_frame_id)] = ["generation", "lines.line_number"]
         docs = [{"_index": name, "_id": id, "_source": fields} for (name, id), fields in wanted.items()]
         readings: dict[str, _Reading] = {}
         versions: dict[str, tuple[int, int]] = {}

@@ -168,6 +168,11 @@ class ElasticConnection:
         index = f"{self._prefix}-{family}-*"
         return self._patiently(self.client.search, index=index, allow_partial_search_results=False, **parameters)
 
+    def refresh(self, *families: str) -> None:
+        """Let searches see all that was written."""
+        index = [f"{self._prefix}-{family}-*" for family in families]
+        self._patiently(self.client.indices.refresh, index=index, allow_no_indices=True, ignore_unavailable=True)
+
     def walk(self, family: str, query: dict[str, Any], sort: list[Any], **parameters: Any) -> Iterator[Any]:
         """All hits in a total order, a page at a time; nothing is held open on the server."""
         after: dict[str, Any] = {}

@@ -19,10 +19,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from ocrstream.messages import Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
+from ocrstream.messages import FIRST_READING, Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
 from ocrstream.storage import Filter, storable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE frames (
@@ -78,11 +78,17 @@ CREATE TABLE appearances (
 ) STRICT;
 CREATE INDEX appearances_by_source ON appearances (source_id, first_at_ns);
 CREATE INDEX appearances_by_time ON appearances (first_at_ns);
-CREATE INDEX appearances_by_best_frame ON appearances (best_frame_id);
 CREATE TABLE folding (version INTEGER NOT NULL) STRICT;
 CREATE VIRTUAL TABLE search USING fts5 (folded, exact, tokenize = "ascii tokenchars '|'");
 CREATE VIRTUAL TABLE words USING fts5vocab (search, col);
 """
+
+RENEWALS = (
+    # Found by this, the few frames that were read again cost the writing of all others nothing.
+    f"CREATE INDEX frames_read_again ON frames (source_id, captured_at_ns) WHERE generation > {FIRST_READING}",
+    "DROP INDEX IF EXISTS appearances_by_best_frame",
+)
+"""What makes the second schema of the first."""
 
 FRAME_COLUMNS = (
     "frame_id, source_id, captured_at_ns, media_time_ms, path, segment, live, width_px, height_px, generation, "
@@ -95,8 +101,7 @@ APPEARANCE_COLUMNS = (
     "path, closed, generation"
 )
 WRITE_APPEARANCE = f"""
-INSERT INTO appearances ({APPEARANCE_COLUMNS}) SELECT {", ".join(f"?{n}" for n in range(1, 14))}
-WHERE NOT EXISTS (SELECT 1 FROM frames WHERE frame_id = ?9 AND generation > ?13)
+INSERT INTO appearances ({APPEARANCE_COLUMNS}) VALUES ({", ".join("?" * 13)})
 ON CONFLICT (track_id) DO UPDATE SET
     source_id = excluded.source_id, text = excluded.text, confidence = excluded.confidence,
     first_at_ns = excluded.first_at_ns, last_at_ns = excluded.last_at_ns,

@@ -163,6 +163,26 @@ def test_the_surest_text_wins_the_vote() -> None:
     assert (last.text, last.confidence, last.readings) == ("GATE B12", 0.9, 3)
 
 
+def test_a_replay_of_a_part_doubles_and_loses_no_text_over_time(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path)
+
+    def read(*seconds: float, **changes: Any) -> None:
+        finder, reader, indexer = detector(), recognizer(), IndexerStage(store, None, Metrics())
+        for second in seconds:
+            indexer.handle(reader.handle(finder.handle([frame(second, GATE, **changes)])))
+        indexer.handle(reader.finish())
+
+    read(*(number / 2 for number in range(20)))
+    read(*(number / 2 for number in range(8, 13)), generation=5, recognizer="shout")
+    spans = [(a.text, a.first_at_ns / SECOND_NS, a.last_at_ns / SECOND_NS) for a in store.appearances(Filter())]
+    assert [(text, round(first, 3), round(last, 3)) for text, first, last in spans] == [
+        ("Gate B12", 0.0, 4.0),
+        ("GATE B12!", 4.0, 6.0),
+        ("Gate B12", 6.0, 9.5),
+    ]
+    store.close()
+
+
 def votes_of(ballot: Ballot, *texts: str, start_s: float = 1.0) -> list[tuple[str, str, bool]]:
     """Show texts in one place, ten a second; the id, text and end of what the ballot says."""
     region = detector().handle([frame(1, GATE)])[0].crops[0].region
