@@ -1,7 +1,7 @@
 """When each text of a source was there and where: what subtitles and the annotated video are made of.
 
 The same text in one frame after the other is one sighting. It is made from what each frame shows and not from the
-appearances: those follow a place, and a vote over a place where the text changes (a clock, captions) names one of them.
+appearances: those follow a place, and what was read there once or unsurely is voted on with its neighbours.
 """
 
 from __future__ import annotations
