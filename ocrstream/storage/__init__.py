@@ -124,6 +124,9 @@ class DocumentStore(Protocol):
     def appearances(self, where: Filter) -> Iterator[Appearance]:
         """Every appearance of a filter that overlaps its time, by source and first sighting."""
 
+    def unfinished(self) -> Iterator[Appearance]:
+        """Every appearance that is not closed, by source and first sighting."""
+
     def get(self, frame_id: str) -> Texts | None:
         """One frame."""
 

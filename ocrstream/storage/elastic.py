@@ -168,6 +168,12 @@ class ElasticStore:
         for hit in self._server.walk(layout.APPEARANCES, query, ["source_id", "first_at", "track_id"]):
             yield layout.appearance_of(hit["_source"])
 
+    def unfinished(self) -> Iterator[Appearance]:
+        """See `DocumentStore.unfinished`."""
+        query = {"bool": {"filter": [{"term": {"closed": False}}]}}
+        for hit in self._server.walk(layout.APPEARANCES, query, ["source_id", "first_at", "track_id"]):
+            yield layout.appearance_of(hit["_source"])
+
     def get(self, frame_id: str) -> Texts | None:
         """See `DocumentStore.get`."""
         return self._first({"term": {"frame_id": storable(frame_id)}}, [{"generation": "desc"}])

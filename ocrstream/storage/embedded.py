@@ -141,20 +141,11 @@ class EmbeddedStore:
 
     def appearances(self, where: Filter) -> Iterator[Appearance]:
         """See `DocumentStore.appearances`."""
-        clause, arguments = appearance_clause(where)
-        after: tuple[str, int, str] = ("", -1, "")
-        while True:
-            with self._reading() as connection:
-                rows = connection.execute(
-                    f"SELECT {APPEARANCE_COLUMNS} FROM appearances "  # noqa: S608 only names of this module
-                    f"WHERE (source_id, first_at_ns, track_id) > (?, ?, ?) AND {clause} "
-                    "ORDER BY source_id, first_at_ns, track_id LIMIT ?",
-                    (*after, *arguments, _CHUNK),
-                ).fetchall()
-            yield from map(appearance_of, rows)
-            if len(rows) < _CHUNK:
-                return
-            after = rows[-1]["source_id"], rows[-1]["first_at_ns"], rows[-1]["track_id"]
+        return self._appearances(*appearance_clause(where))
+
+    def unfinished(self) -> Iterator[Appearance]:
+        """See `DocumentStore.unfinished`."""
+        return self._appearances("closed = 0", [])
 
     def get(self, frame_id: str) -> Texts | None:
         """See `DocumentStore.get`."""
@@ -192,6 +183,21 @@ class EmbeddedStore:
                 # Not `execute`: that takes only the first step of this pragma, which gives back a single page.
                 connection.executescript("PRAGMA incremental_vacuum;")
         return len(days)
+
+    def _appearances(self, clause: str, arguments: list[Any]) -> Iterator[Appearance]:
+        after: tuple[str, int, str] = ("", -1, "")
+        while True:
+            with self._reading() as connection:
+                rows = connection.execute(
+                    f"SELECT {APPEARANCE_COLUMNS} FROM appearances "  # noqa: S608 only names of this module
+                    f"WHERE (source_id, first_at_ns, track_id) > (?, ?, ?) AND {clause} "
+                    "ORDER BY source_id, first_at_ns, track_id LIMIT ?",
+                    (*after, *arguments, _CHUNK),
+                ).fetchall()
+            yield from map(appearance_of, rows)
+            if len(rows) < _CHUNK:
+                return
+            after = rows[-1]["source_id"], rows[-1]["first_at_ns"], rows[-1]["track_id"]
 
     def _purge(self, end_ns: int) -> bool:
         """Delete some of what is older, a little at a time so that writing goes on; returns whether to go on."""

@@ -85,7 +85,9 @@ CREATE VIRTUAL TABLE words USING fts5vocab (search, col);
 
 RENEWALS = (
     # Found by this, the few frames that were read again cost the writing of all others nothing.
-    f"CREATE INDEX frames_read_again ON frames (source_id, captured_at_ns) WHERE generation > {FIRST_READING}",
+    "CREATE INDEX IF NOT EXISTS frames_read_again ON frames (source_id, captured_at_ns) "
+    f"WHERE generation > {FIRST_READING}",
+    "CREATE INDEX IF NOT EXISTS appearances_unfinished ON appearances (source_id, first_at_ns) WHERE closed = 0",
     "DROP INDEX IF EXISTS appearances_by_best_frame",
 )
 """What makes the second schema of the first."""

@@ -689,6 +689,14 @@ def test_a_replay_leaves_other_times_and_sources_alone(case: Case) -> None:
     assert sorted(case.store.appearances(Filter()), key=lambda a: a.track_id) == [before, behind, elsewhere]
 
 
+def test_what_is_not_closed_is_found(case: Case) -> None:
+    a, b = appearance("a"), appearance("b", first_s=2, last_s=3, closed=True)
+    case.write(with_appearances(second(3, "GATE"), a, b, appearance("c", source_id="aisle")))
+    assert [found.track_id for found in case.store.unfinished()] == ["c", "a"]
+    case.write(with_appearances(second(3, "GATE"), replace(a, closed=True)))
+    assert [found.track_id for found in case.store.unfinished()] == ["c"]
+
+
 def test_appearances_are_filtered_by_overlap(case: Case) -> None:
     items = [
         appearance("t1", first_s=0, last_s=10),
