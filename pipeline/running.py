@@ -32,6 +32,7 @@ from ocrstream.transport.memory import MemoryTransport
 from pipeline.dead_letters import FOLDER, DeadLetterFolder
 from pipeline.embedded import Embedded, Feed
 from pipeline.status import Gauge, Goal, Status, StatusLine, count_of, describe, summarise
+from producers.resuming import say_place
 from producers.sources import SOURCES_HELP, Source, open_sources
 from producers.stage import Producer
 from search import web
@@ -198,9 +199,13 @@ def _not_stored(status: Status) -> str:
 def _feed(source: Source, store: DocumentStore, metrics: Metrics) -> Feed:
     def feed(transport: MemoryTransport, stop: threading.Event) -> None:
         producer = Producer(source, transport, metrics)
-        last = None if source.live else store.last_frame(source.source_id, source.segment)
-        if last is not None:
-            log.info("%s: goes on behind what was read before", source.source_id)
+        last = store.last_frame(source.source_id, source.segment)
+        if source.live:
+            if last is not None and not last.info.live:
+                say_place(last.info.key, last.info, None)
+            last = None
+        if last is not None and source.total_frames is not None:
+            log.info("%s: the images that were read before are left out", source.source_id)
         producer.run(stop, None if last is None else last.info, lambda frame_id: store.get(frame_id) is not None)
 
     return feed

@@ -15,6 +15,7 @@ from ocrstream.metrics import Metrics
 from ocrstream.transport import Transport
 from ocrstream.wire import frame_from_json, frame_to_json
 from producers.progress import Event
+from producers.resuming import check_size
 from producers.sources import Source
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Producer:
         gave_frames = False
         try:
             for frame in self._source.frames(stop, after, known):
+                if not gave_frames:
+                    check_size(after, frame.info)
                 gave_frames = True
                 self._publish(replace(frame, info=replace(frame.info, taken_at_ns=time.time_ns())), stop)
                 if stop.is_set():

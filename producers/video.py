@@ -15,12 +15,13 @@ from typing import NoReturn
 
 from ocrstream.config import ProducerSettings
 from ocrstream.errors import SourceError
-from ocrstream.messages import Frame, FrameInfo, make_frame_id
+from ocrstream.messages import Frame, FrameInfo, make_frame_id, source_key
 from producers.cameras import find_camera
 from producers.decoder_process import Request
 from producers.fingerprint import fingerprint
 from producers.progress import Progress
 from producers.reading import Arrival, Opened, Reader, ReadingError
+from producers.resuming import say_place
 from producers.sampling import Span, View
 from producers.specs import SourceSpec
 
@@ -101,6 +102,7 @@ class VideoFile:
     ) -> Iterator[Frame]:
         """Yield frames to the end; see `Source.frames`."""
         behind_ms = self._place_of(after)
+        say_place(source_key(self.source_id, self.segment), after, behind_ms)
         restarts = 0
         try:
             while not stop.is_set():

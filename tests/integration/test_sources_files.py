@@ -132,9 +132,28 @@ def test_a_file_goes_on_behind_any_frame(clips: Path, suffix: str, settings: dic
         assert [frame.info for frame in rest] == frames[index + 1 :]
 
 
-def test_a_frame_of_another_file_of_that_name_is_not_gone_on_behind(clips: Path) -> None:
+def test_a_frame_of_another_file_of_that_name_is_not_gone_on_behind(
+    clips: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frames = read(open_one(clips / "clip.mp4"))
+    assert caplog.text == ""
     assert len(read(open_one(clips / "clip.mkv"), after=frames[16].info)) == len(frames)
+    assert "clip: another source was read under this name before" in caplog.text
+    assert "give this one another name (NAME=SOURCE)" in caplog.text
+
+
+def test_a_run_says_where_a_file_goes_on_and_what_has_changed(clips: Path, tmp_path: Path) -> None:
+    def run(path: Path, *options: str) -> str:
+        engines = "--detector", "blocks", "--recognizer", "plain"
+        return ocrstream("run", f"clip={path}", "--no-serve", "--data", tmp_path, *engines, *options).stderr
+
+    assert "clip: " not in run(clips / "clip.mp4", "--end", "1", "--fps", "2")
+    said = run(clips / "clip.mp4", "--fps", "2", "--resize", "160x90")
+    assert "clip: goes on behind what was read before, 0.5 s; what lies before stays as it was read" in said
+    assert "clip: its frames were 320x180 before and are 160x90 from here on" in said
+    said = run(clips / "clip.mkv", "--fps", "2")
+    assert "clip: another source was read under this name before" in said
+    assert "clip: another source was read under this name before" in run(Path("demo:?seconds=0.1&fps=10"))
 
 
 def test_the_frames_behind_are_the_right_pictures(clips: Path, scene: DemoScene) -> None:
