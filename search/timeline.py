@@ -6,7 +6,7 @@ appearances: those follow a place, and what was read there once or unsurely is v
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,7 +16,7 @@ from ocrstream.messages import GONE_AFTER_S, FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 
 LONGEST_HOLD_MS = 1000.0
-"""How long a text is taken to stay after the frame it was last seen in, when no later frame tells."""
+"""How long a text is taken to stay after the frame it was last seen in; in the last frame, for as long as a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,17 @@ def _at_ms(info: FrameInfo, zero_ms: float) -> float:
 
 
 def _until(last_ms: float, times_ms: list[float]) -> float:
-    """A text stays until the first frame that no longer shows it, but for no longer than the hold."""
+    """A text stays until the first frame that no longer shows it, but for no longer than the hold.
+
+    The last frame of all is taken to last as long as the one before it: then the source, or what was read of it, ends.
+    """
     after = bisect_right(times_ms, last_ms)
-    next_ms = times_ms[after] if after < len(times_ms) else last_ms + LONGEST_HOLD_MS
-    return min(next_ms, last_ms + LONGEST_HOLD_MS)
+    if after < len(times_ms):
+        until_ms = times_ms[after]
+    else:
+        before = bisect_left(times_ms, last_ms)
+        until_ms = last_ms + (last_ms - times_ms[before - 1] if before else LONGEST_HOLD_MS)
+    return min(until_ms, last_ms + LONGEST_HOLD_MS)
 
 
 def _put_together(lines: list[_Line], times_ms: list[float]) -> Iterator[Sighting]:

@@ -313,9 +313,16 @@ def test_live_subtitles_start_with_the_first_frame(store: EmbeddedStore) -> None
     assert exported(store, "srt") == "1\n00:00:01,000 --> 00:00:01,400\nNOW\n\n"
 
 
-def test_last_text_is_held_for_a_second(store: EmbeddedStore) -> None:
+def test_the_last_text_stays_as_long_as_a_frame(store: EmbeddedStore) -> None:
+    store.write(film((0, ("THE",)), (0.04, ("THE",)), (0.08, ("END",))))
+    assert "00:00:00,080 --> 00:00:00,120\nEND" in exported(store, "srt")
+
+
+def test_the_only_text_is_held_for_a_second_and_the_last_no_longer(store: EmbeddedStore) -> None:
     store.write(film((0, ("END",))))
     assert "00:00:00,000 --> 00:00:01,000" in exported(store, "srt")
+    store.write(film((5, ("END",))))
+    assert "00:00:05,000 --> 00:00:06,000" in exported(store, "srt")
 
 
 def test_a_text_missed_once_stays_and_missed_long_is_two(store: EmbeddedStore) -> None:
