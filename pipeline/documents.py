@@ -238,8 +238,9 @@ def _import(arguments: argparse.Namespace) -> int:
     if report.refused > len(report.problems):
         sys.stderr.write(f"... and {report.refused - len(report.problems)} more\n")
     sys.stderr.write(
-        f"{report.frames} frames with {report.regions} regions and {report.appearances} appearances stored, "
-        f"{report.outdated} left as they are since a later reading is there, {report.refused} lines not taken.\n"
+        f"{count_of(report.frames, 'frame')} with {count_of(report.regions, 'region')} and "
+        f"{count_of(report.appearances, 'appearance')} stored, {report.outdated} left unchanged since a later reading "
+        f"is there, {count_of(report.refused, 'line')} not taken.\n"
     )
     return 1 if report.refused else 0
 
@@ -256,7 +257,7 @@ def _retention(arguments: argparse.Namespace) -> int:
         raise ConfigError("how many days are to be kept? Give --days N, or set retention_days in section [data]")
     with open_documents(configuration) as store:
         dropped = enforce(store, days)
-    sys.stderr.write(f"{dropped} days of documents dropped; the last {days} days are kept.\n")
+    sys.stderr.write(f"{count_of(dropped, 'day')} of documents dropped; the last {count_of(days, 'day')} kept.\n")
     return 0
 
 

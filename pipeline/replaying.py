@@ -29,7 +29,7 @@ from pipeline.dead_letters import FOLDER, DeadLetterFolder
 from pipeline.documents import add_filter, filter_of
 from pipeline.embedded import Embedded
 from pipeline.running import follow
-from pipeline.status import Gauge, StatusLine, summarise
+from pipeline.status import Gauge, StatusLine, count_of, summarise
 from producers.replay import Reprocessing, frames_in_store, frames_in_transport, send
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def _over_kafka(configuration: Configuration, where: Filter, how: Reprocessing) 
         send(frames_in_transport(transport, where), how, transport, metrics, stop)
     count = metrics.count("producer.frames")
     sys.stderr.write(
-        f"{count} frames sent to be read again, as generation {how.generation}; the consumers are at it.\n"
+        f"{count_of(count, 'frame')} sent to be read again, as generation {how.generation}; the consumers are at it.\n"
     )
     return 0 if count else _nothing()
 
@@ -81,12 +81,12 @@ def _embedded(configuration: Configuration, where: Filter, how: Reprocessing) ->
 
         gauge = Gauge(metrics)
         embedded.start([feed])
-        follow(embedded, gauge, line)
+        follow(embedded, gauge, line, advice="; replay them again")
         line.finish(summarise(gauge.read()))
     gone = metrics.count("replay.gone")
     if gone:
         sys.stderr.write(
-            f"{gone} frames were left as they are: their pictures are no longer kept (frames_gb, frames_days).\n"
+            f"{count_of(gone, 'frame')} left unchanged: no picture of them is kept any more (frames_gb, frames_days).\n"
         )
     return 0 if metrics.count("producer.frames") else _nothing()
 

@@ -120,7 +120,8 @@ class Reading:
             OcrstreamError: a stage or a source failed.
         """
         self._embedded.start([_feed(source, self._store, self.metrics) for source in self._sources])
-        follow(self._embedded, self._gauge, self._line)
+        has_file = any(not source.live for source in self._sources)
+        follow(self._embedded, self._gauge, self._line, advice="; a file goes on there next time" if has_file else "")
         self._line.finish(summarise(self._gauge.read()))
         self._stack.close()
 
@@ -141,8 +142,14 @@ class Reading:
         return partial(share_searchable, source, self.metrics, stored)
 
 
-def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
+def follow(embedded: Embedded, gauge: Gauge, line: StatusLine, *, advice: str = "") -> None:
     """Show the status until the end; the first Ctrl-C (or SIGTERM) drains, a second one ends at once.
+
+    Args:
+        embedded: what runs.
+        gauge: its status.
+        line: where that is shown.
+        advice: how what could not be stored is read another time; what is live is gone.
 
     Raises:
         KeyboardInterrupt: a second signal came; what was not stored by then is lost to this run.
@@ -155,7 +162,7 @@ def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
                 if stop.is_set() and draining is None:
                     log.info("stopping: finishing what was taken in (Ctrl-C again ends at once)")
                     embedded.drain()
-                    draining = _Draining(embedded.metrics)
+                    draining = _Draining(embedded.metrics, advice)
                 status = gauge.read()
                 line.show(describe(status) if draining is None else f"finishing | {describe(status)}")
                 if draining is not None:
@@ -169,8 +176,9 @@ def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
 class _Draining:
     """Notices that nothing moves any more: no counter changes but those of attempts."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, advice: str) -> None:
         self._metrics = metrics
+        self._advice = advice
         self._seen: dict[str, int] = {}
         self._since_s = time.monotonic()
 
@@ -185,15 +193,12 @@ class _Draining:
         if moved != self._seen:
             self._seen, self._since_s = moved, time.monotonic()
         elif time.monotonic() - self._since_s >= DRAIN_PATIENCE_S:
-            raise StoreError(_not_stored(status))
+            raise StoreError(_not_stored(status) + self._advice)
 
 
 def _not_stored(status: Status) -> str:
     left = max(status.frames_in - status.read - status.dropped, 0)
-    return (
-        f"the store takes nothing; {count_of(left, 'frame')} taken in {'was' if left == 1 else 'were'} not stored; "
-        "a file goes on there next time"
-    )
+    return f"the store takes nothing; {count_of(left, 'frame')} taken in {'was' if left == 1 else 'were'} not stored"
 
 
 def _feed(source: Source, store: DocumentStore, metrics: Metrics) -> Feed:

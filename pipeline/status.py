@@ -17,7 +17,7 @@ from ocrstream.metrics import Metrics
 EVERY_S = 0.5
 EVERY_S_IN_A_LOG = 30.0
 WINDOW_S = 5.0
-"""Rates are over the last so many seconds."""
+"""Rates are over the last so many seconds; before that a log is told nothing, as there is little to tell."""
 
 BAR_WIDTH = 20
 
@@ -145,16 +145,20 @@ class StatusLine(logging.Handler):
         self._stream = stream or sys.stderr
         self._is_terminal = self._stream.isatty()
         self._shown = ""
-        self._next_in_log = 0.0
+        self._next_in_log: float | None = None
 
     def show(self, text: str) -> None:
-        """Put a text on the status line; in a log file it appears every half minute."""
+        """Put a text on the status line; in a log file it appears after some seconds, and every half minute."""
         with self.lock or threading.RLock():
             if self._is_terminal:
                 self._shown = text[: shutil.get_terminal_size().columns - 1]
                 self._write(f"\r\x1b[2K{self._shown}")
-            elif time.monotonic() >= self._next_in_log:
-                self._next_in_log = time.monotonic() + EVERY_S_IN_A_LOG
+                return
+            now_s = time.monotonic()
+            if self._next_in_log is None:
+                self._next_in_log = now_s + WINDOW_S
+            elif now_s >= self._next_in_log:
+                self._next_in_log = now_s + EVERY_S_IN_A_LOG
                 self._write(f"{text}\n")
 
     def finish(self, text: str) -> None:

@@ -133,13 +133,14 @@ def test_the_status_stays_on_the_last_line_of_a_terminal_and_messages_pass_above
     assert terminal.getvalue() == "\r\x1b[2Kone\r\x1b[2Ka message\none\r\x1b[2Ktwo\r\x1b[2Kdone\n"
 
 
-def test_a_log_file_gets_the_status_now_and_then_and_no_control_characters() -> None:
+def test_a_log_file_gets_the_status_now_and_then_and_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     line = StatusLine(log)
-    for number in range(100):
-        line.show(f"status {number}")
+    for number in range(200):
+        monkeypatch.setattr("pipeline.status.time.monotonic", lambda: 1000 + number * 0.5)  # noqa: B023 used at once
+        line.show(f"status at {number * 0.5:g} s")
     line.finish("done")
-    assert log.getvalue() == "status 0\ndone\n"
+    assert log.getvalue() == "status at 5 s\nstatus at 35 s\nstatus at 65 s\nstatus at 95 s\ndone\n"
 
 
 def test_a_query_that_begins_with_a_minus_needs_two_dashes_before_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,8 +182,8 @@ class Run:
     def abort(self) -> None:
         self.asked.append("abort")
 
-    def follow(self) -> None:
-        follow(self, Gauge(self.metrics), StatusLine(io.StringIO()))  # type: ignore[arg-type]
+    def follow(self, **options: str) -> None:
+        follow(self, Gauge(self.metrics), StatusLine(io.StringIO()), **options)  # type: ignore[arg-type]
 
 
 def signalled(number: int) -> Callable[[Run], object]:
@@ -207,8 +208,10 @@ def test_draining_ends_when_nothing_moves_any_more(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(running, "DRAIN_PATIENCE_S", 0.0)
     retry = counted("indexer.retries")
     run = Run(counted("producer.frames", 7), counted("indexer.frames", 4), signalled(signal.SIGTERM), *[retry] * 9)
-    with pytest.raises(StoreError, match="the store takes nothing; 3 frames taken in were not stored; a file goes on"):
-        run.follow()
+    with pytest.raises(
+        StoreError, match=r"^the store takes nothing; 3 frames taken in were not stored; read them again$"
+    ):
+        run.follow(advice="; read them again")
     assert run.asked == ["drain", "abort"]
     assert len(run.steps) == 8
 
@@ -280,6 +283,18 @@ def test_an_export_says_what_it_wrote(
     assert capsys.readouterr().err == said
     assert "TITLE" in out.read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_an_import_counts_as_people_do(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported = tmp_path / "out.jsonl"
+    main(["export", "-o", str(exported), "--data", str(data)])
+    exported.write_text(exported.read_text() + "{}\n")
+    capsys.readouterr()
+    assert main(["import", str(exported), "--data", str(tmp_path / "other")]) == 1
+    assert capsys.readouterr().err.endswith(
+        "1 frame with 1 region and 0 appearances stored, 0 left unchanged since a later reading is there, "
+        "1 line not taken.\n"
+    )
 
 
 def test_an_export_onto_a_full_disk_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
