@@ -22,7 +22,7 @@ from ocrstream.config import (
 from ocrstream.process import Command, set_up_logging
 from ocrstream.storage.opening import open_documents
 from pipeline.documents import add_filter, filter_of
-from pipeline.running import Reading
+from pipeline.running import Run
 from pipeline.status import StatusLine, count_of
 from producers.sources import parse_source
 from search.annotate import annotate, check_files
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         store = stack.enter_context(open_documents(configuration, create=is_embedded))
         if is_embedded:
             # A file that was read before is over at once: it resumes at its end.
-            with Reading(configuration, [arguments.video], store, line) as reading:
+            with Run(configuration, [arguments.video], store, line) as reading:
                 reading.run()
         report = annotate(
             spec.path,

@@ -25,7 +25,7 @@ from ocrstream.storage.frames import FrameStore
 from ocrstream.storage.opening import open_documents, open_frames
 from pipeline.status import count_of
 from search.asking import parse_time
-from search.export import FORMATS, KINDS, SUBTITLES, BoxesReport, ImageFiles, export, export_boxes
+from search.export import FORMATS, KINDS, SUBTITLES, BoxesReport, OriginalPictures, export, export_boxes
 from search.pictures import StoredPictures
 from search.showing import Card, fold, format_media_time, hit_json
 
@@ -142,7 +142,7 @@ def _export(arguments: argparse.Namespace) -> int:
     configuration, where = Configuration(arguments), filter_of(arguments)
     with open_documents(configuration) as store:
         if arguments.boxes:
-            pictures = ImageFiles(StoredPictures(open_frames(configuration)))
+            pictures = OriginalPictures(StoredPictures(open_frames(configuration)))
             return _say_boxes(export_boxes(store, where, pictures, Path(arguments.boxes)), arguments.boxes)
         with _written(arguments.output) as out:
             count = export(store, where, arguments.format, out, kind=arguments.kind)

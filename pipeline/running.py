@@ -31,7 +31,7 @@ from ocrstream.storage.opening import open_documents, open_frames
 from ocrstream.transport.memory import MemoryTransport
 from pipeline.dead_letters import FOLDER, DeadLetterFolder
 from pipeline.embedded import Embedded, Feed
-from pipeline.status import Gauge, Goal, Status, StatusLine, count_of, describe, summarise
+from pipeline.status import Gauge, Goal, RunStatus, StatusLine, count_of, describe, summarise
 from producers.resuming import say_place
 from producers.sources import SOURCES_HELP, Source, open_sources
 from producers.stage import Producer
@@ -60,20 +60,20 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_logging(line)
     with ExitStack() as stack:
         store = stack.enter_context(open_documents(configuration, create=True))
-        reading = stack.enter_context(Reading(configuration, arguments.sources, store, line))
+        this_run = stack.enter_context(Run(configuration, arguments.sources, store, line))
         if not arguments.no_serve:
             search = configuration.section(SearchSettings)
-            app = web.build_app(store, StoredPictures(reading.frames), reading.metrics, reading.page_status)
+            app = web.build_app(store, StoredPictures(this_run.frames), this_run.metrics, this_run.page_status)
             server = stack.enter_context(web.PageServer(app, search.host, search.port))
             log.info("search page: %s (stop with Ctrl-C)", server.address)
-        reading.run()
-    if reading.metrics.count("indexer.frames"):
+        this_run.run()
+    if this_run.metrics.count("indexer.frames"):
         place = f"--data {configuration.section(DataSettings).dir}"
         sys.stderr.write(f"Search it: ocrstream search WORD {place}, or ocrstream serve {place}\n")
     return 0
 
 
-class Reading:
+class Run:
     """Sources read into an embedded store, with a status line; a context manager.
 
     Args:
@@ -182,7 +182,7 @@ class _Draining:
         self._seen: dict[str, int] = {}
         self._since_s = time.monotonic()
 
-    def check(self, status: Status) -> None:
+    def check(self, status: RunStatus) -> None:
         """Look whether anything has moved.
 
         Raises:
@@ -196,7 +196,7 @@ class _Draining:
             raise StoreError(_not_stored(status) + self._advice)
 
 
-def _not_stored(status: Status) -> str:
+def _not_stored(status: RunStatus) -> str:
     left = max(status.frames_in - status.read - status.dropped, 0)
     return f"the store takes nothing; {count_of(left, 'frame')} taken in {'was' if left == 1 else 'were'} not stored"
 

@@ -27,7 +27,7 @@ Goal = Callable[[], float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class RunStatus:
     """What a run is doing now; rates are per second over the last seconds."""
 
     frames_in: int
@@ -53,7 +53,7 @@ class Gauge:
         self._samples: deque[tuple[float, int, int, int]] = deque()
         self._lock = threading.Lock()
 
-    def read(self) -> Status:
+    def read(self) -> RunStatus:
         """The status as of now."""
         counts = self._metrics.counts()
         now = time.monotonic()
@@ -68,7 +68,7 @@ class Gauge:
         seconds = max(now - oldest[0], EVERY_S)
         latency = self._metrics.latency("indexer.delay")
         share = self._share_done()
-        return Status(
+        return RunStatus(
             frames_in=frames_in,
             read=read,
             dropped=sum(count for name, count in counts.items() if name.endswith(".dropped")),
@@ -96,7 +96,7 @@ class Gauge:
         return elapsed_s * (1 - share) / done if done > 0 else None
 
 
-def describe(status: Status) -> str:
+def describe(status: RunStatus) -> str:
     """A status as one line for people."""
     parts = []
     if status.share_done is not None:
@@ -115,7 +115,7 @@ def describe(status: Status) -> str:
     return " | ".join(parts)
 
 
-def summarise(status: Status) -> str:
+def summarise(status: RunStatus) -> str:
     """What a run has done, as one line for its end."""
     parts = [f"done: {count_of(status.frames_in, 'frame')} in", f"{status.read} read", f"{status.dropped} dropped"]
     parts.append(count_of(status.texts, "text"))

@@ -1,7 +1,7 @@
 """The process that opens and decodes a video: ``python -m producers.decoder_process CONTROL_FD MEMORY_FD``.
 
 FFmpeg can hang in a dead camera and crash on damaged files; here it can be killed without taking anything with it.
-`producers.reading` is the other end. Control messages are JSON over a socket, pixels go through shared memory that is
+`producers.decoder` is the other end. Control messages are JSON over a socket, pixels go through shared memory that is
 cut into slots. The other end lends slots; each comes back with a frame in it.
 
 =======================  ==========================================================================================
@@ -488,7 +488,7 @@ def _is_whole_jpeg(data: bytes) -> bool:
 
 
 def _reason(error: Exception, timeout_s: float, silent_s: float) -> dict[str, str]:
-    """Why it failed, in the words of `producers.reading`, and without the address that FFmpeg's message repeats."""
+    """Why it failed, in the words of `producers.decoder`, and without the address that FFmpeg's message repeats."""
     # A camera that never answers is reported as sending nonsense, when the time is over.
     if timeout_s and silent_s > timeout_s * 0.9:
         return {"reason": "timeout", "message": f"nothing came for {timeout_s:g} seconds"}

@@ -278,7 +278,7 @@ def _vtt_text(text: str) -> str:
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-class ImageFiles:
+class OriginalPictures:
     """The pictures of images and folders: from where they are kept, else from the image files themselves.
 
     Args:
@@ -331,7 +331,7 @@ def export_boxes(
     Args:
         store: where the lines are.
         where: which of them.
-        pictures: where the pictures are; `ImageFiles` for folders of images.
+        pictures: where the pictures are; `OriginalPictures` for folders of images.
         out_dir: is made where it is missing.
         progress: called with the number of frames done so far.
 

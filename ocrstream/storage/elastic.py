@@ -42,7 +42,7 @@ _REFRESH_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _Known:
     """What is there of a frame already."""
 
     generation: int
@@ -225,21 +225,21 @@ class ElasticStore:
                 self.check()
 
     def _plan(self, batch: Mapping[int, Texts]) -> _Plan:
-        readings, versions = self._stored(batch.values())
+        known, versions = self._stored(batch.values())
         plan = _Plan()
         winners: dict[str, int] = {}
         for index, texts in batch.items():
             info = texts.info
             frame_id, generation = storable(info.frame_id), info.generation
-            mine = _Reading(generation, frozenset(line.region.line_number for line in texts.lines))
-            there = readings.get(frame_id, _Reading(-1, frozenset()))
+            mine = _Known(generation, frozenset(line.region.line_number for line in texts.lines))
+            there = known.get(frame_id, _Known(-1, frozenset()))
             if generation < there.generation:
                 plan.outdated.add(index)
                 # A writer that died half-way may have left lines of this reading that the newer one has not.
                 plan.regions += self._deletions(index, texts, mine, there)
             elif generation > there.generation:
                 plan.regions += self._deletions(index, texts, there, mine)
-                readings[frame_id] = mine
+                known[frame_id] = mine
                 if frame_id in winners:
                     plan.outdated.add(winners[frame_id])
                 winners[frame_id] = index
@@ -254,7 +254,7 @@ class ElasticStore:
         plan.appearances += changes.actions(batch, versions)
         return plan
 
-    def _deletions(self, index: int, texts: Texts, old: _Reading, new: _Reading) -> list[tuple[int, Action]]:
+    def _deletions(self, index: int, texts: Texts, old: _Known, new: _Known) -> list[tuple[int, Action]]:
         """Delete the lines of the old reading that the new one has not."""
         info = texts.info
         name = layout.index_name(self._prefix, layout.REGIONS, info.captured_at_ns)
@@ -274,7 +274,7 @@ class ElasticStore:
         name = layout.index_name(self._prefix, layout.FRAMES, info.captured_at_ns)
         plan.frames.append((index, Action(name, frame_id, version, layout.frame_document(texts))))
 
-    def _stored(self, batch: Iterable[Texts]) -> tuple[dict[str, _Reading], dict[str, tuple[int, int]]]:
+    def _stored(self, batch: Iterable[Texts]) -> tuple[dict[str, _Known], dict[str, tuple[int, int]]]:
         """What is there of these frames and appearances, read by id and so up to the moment."""
         wanted: dict[tuple[str, str], list[str]] = {}
         for texts in batch:
@@ -284,7 +284,7 @@ class ElasticStore:
                 name = layout.index_name(self._prefix, layout.APPEARANCES, appearance.first_at_ns)
                 wanted[name, storable(appearance.track_id)] = ["generation", "last_at"]
         docs = [{"_index": name, "_id": id, "_source": fields} for (name, id), fields in wanted.items()]
-        readings: dict[str, _Reading] = {}
+        known: dict[str, _Known] = {}
         versions: dict[str, tuple[int, int]] = {}
         for document in self._server.mget(docs):
             # An index that is not there yet is an error of this document only.
@@ -295,8 +295,8 @@ class ElasticStore:
                 versions[document["_id"]] = source["generation"], layout.from_iso(source["last_at"])
             else:
                 numbers = frozenset(line["line_number"] for line in source.get("lines", ()))
-                readings[document["_id"]] = _Reading(source["generation"], numbers)
-        return readings, versions
+                known[document["_id"]] = _Known(source["generation"], numbers)
+        return known, versions
 
     def _first(self, query: dict[str, Any], sort: list[dict[str, str]]) -> Texts | None:
         with self._server.explained():

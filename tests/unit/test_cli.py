@@ -20,7 +20,7 @@ from ocrstream.storage.embedded import EmbeddedStore
 from pipeline import running
 from pipeline.cli import COMMANDS, main
 from pipeline.running import follow, share_searchable
-from pipeline.status import Gauge, Status, StatusLine, count_of, describe, summarise
+from pipeline.status import Gauge, RunStatus, StatusLine, count_of, describe, summarise
 from pipeline.topology import TOPOLOGY
 from producers.progress import Progress
 from tests.documents import frame
@@ -75,12 +75,12 @@ def test_an_output_on_a_full_disk_is_a_sentence(
     assert "the output cannot be written: the disk is full" in capsys.readouterr().err
 
 
-def status(**changes: float | None) -> Status:
+def status(**changes: float | None) -> RunStatus:
     values = {
         "frames_in": 900, "read": 90, "dropped": 810, "texts": 400, "frames_in_per_s": 30.0, "read_per_s": 3.0,
         "texts_per_s": 12.5, "delay_s": 0.42, "dead_letters": 0, "share_done": None, "left_s": None,
     }  # fmt: skip
-    return Status(**{**values, **changes})  # type: ignore[arg-type]
+    return RunStatus(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_a_camera_shows_its_delay_and_a_file_its_progress() -> None:

@@ -17,7 +17,7 @@ from ocrstream.messages import Appearance, PictureRef, Texts
 from ocrstream.picture import encode_jpeg
 from ocrstream.storage import Filter, WriteReport
 from ocrstream.storage.embedded import EmbeddedStore
-from search.export import BOX_COLUMNS, REGION_COLUMNS, ImageFiles, as_cell, export, export_boxes
+from search.export import BOX_COLUMNS, REGION_COLUMNS, OriginalPictures, as_cell, export, export_boxes
 from search.timeline import Cue, Sighting, cues, timeline
 from tests.documents import NOON_NS, PictureTable, frame, line, picture
 
@@ -396,7 +396,7 @@ def test_boxes_are_cut_out_and_can_be_traced(store: EmbeddedStore, tmp_path: Pat
     gone = frame("photos", 6, "LOST", path="photos/gone.jpg")
     store.write([PHOTO, gone, frame("photos", 7, path="photos/blank.jpg")])
     out = tmp_path / "out"
-    report = export_boxes(store, Filter(), ImageFiles(root=tmp_path), out)
+    report = export_boxes(store, Filter(), OriginalPictures(root=tmp_path), out)
     assert (report.frames, report.crops, report.without_picture) == (1, 1, ("photos/gone.jpg",))
     with (out / "texts.csv").open(newline="", encoding="utf-8") as table:
         (row,) = csv.DictReader(table)
@@ -415,7 +415,7 @@ def test_pictures_that_were_shrunk_are_cut_at_the_same_place(store: EmbeddedStor
     store.write([SIGN])
     pictures = PictureTable()
     pictures.by_frame[SIGN.info.frame_id] = picture(320, 180)
-    assert export_boxes(store, Filter(), ImageFiles(pictures), tmp_path / "out").crops == 2
+    assert export_boxes(store, Filter(), OriginalPictures(pictures), tmp_path / "out").crops == 2
     with PIL.Image.open(tmp_path / "out" / "boxes" / f"{SIGN.info.frame_id}-000.jpg") as crop:
         assert crop.size == (100, 20)
 
