@@ -7,6 +7,7 @@ own top-left corner, so that its first edge is the top of the letters, also wher
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,12 @@ def to_polygon(points: NDArray[np.floating] | list[list[float]]) -> Polygon:
     if array.shape != (4, 2) or not np.isfinite(array).all():
         raise ValueError(f"a polygon has four finite points, got shape {array.shape}: {array.tolist()!s:.200}")
     a, b, c, d = ((round(float(x), 2), round(float(y), 2)) for x, y in array)
+    return a, b, c, d
+
+
+def polygon_of(points: Sequence[Sequence[float]]) -> Polygon:
+    """A polygon from four pairs of numbers, as JSON has them, that were a polygon before."""
+    a, b, c, d = ((float(x), float(y)) for x, y in points)
     return a, b, c, d
 
 

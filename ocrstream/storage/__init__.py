@@ -187,6 +187,11 @@ def storable(text: str) -> str:
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
+def storable_or_none(text: str | None) -> str | None:
+    """The same of a text that may be missing."""
+    return None if text is None else storable(text)
+
+
 def refusal(texts: Texts) -> str | None:
     """Why no store can ever take a reading; None where it can."""
     info = texts.info

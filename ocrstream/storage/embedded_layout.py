@@ -19,8 +19,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from ocrstream.geometry import polygon_of
 from ocrstream.messages import FIRST_READING, Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
-from ocrstream.storage import Filter, storable
+from ocrstream.storage import Filter, storable, storable_or_none
 
 SCHEMA_VERSION = 2
 
@@ -121,14 +122,14 @@ def frame_row(texts: Texts) -> tuple[Any, ...]:
         storable(info.source_id),
         info.captured_at_ns,
         info.media_time_ms,
-        _storable(info.path),
+        storable_or_none(info.path),
         info.segment,
         info.live,
         info.width_px,
         info.height_px,
         info.generation,
-        _storable(info.detector),
-        _storable(info.recognizer),
+        storable_or_none(info.detector),
+        storable_or_none(info.recognizer),
         *((storable(picture.topic), picture.partition, picture.offset) if picture else (None, None, None)),
         storable(texts.detector.name),
         storable(texts.detector.weights),
@@ -167,14 +168,10 @@ def region_rows(frame: int, texts: Texts) -> list[tuple[Any, ...]]:
             line.confidence,
             line.region.detector_score,
             json.dumps(line.region.polygon, separators=(",", ":")),
-            _storable(line.region.track_id),
+            storable_or_none(line.region.track_id),
         )
         for line in texts.lines
     ]
-
-
-def _storable(text: str | None) -> str | None:
-    return None if text is None else storable(text)
 
 
 def texts_of(row: sqlite3.Row, lines: Sequence[Text]) -> Texts:
@@ -186,7 +183,7 @@ def texts_of(row: sqlite3.Row, lines: Sequence[Text]) -> Texts:
 
 def line_of(row: sqlite3.Row) -> Text:
     """The line of a region's row."""
-    region = Region(row["line_number"], _polygon(json.loads(row["polygon"])), row["detector_score"], row["track_id"])
+    region = Region(row["line_number"], polygon_of(json.loads(row["polygon"])), row["detector_score"], row["track_id"])
     return Text(region, row["text"], row["confidence"])
 
 
@@ -211,12 +208,8 @@ def _info_of(row: sqlite3.Row) -> FrameInfo:
 
 def appearance_of(row: sqlite3.Row) -> Appearance:
     """The appearance of a row."""
-    path = tuple((at_ms, _polygon(points)) for at_ms, points in json.loads(row["path"]))
+    path = tuple((at_ms, polygon_of(points)) for at_ms, points in json.loads(row["path"]))
     return Appearance(**{**dict(row), "path": path, "closed": bool(row["closed"])})
-
-
-def _polygon(points: list[list[float]]) -> Any:
-    return tuple((x, y) for x, y in points)
 
 
 def marks(values: Sequence[object]) -> str:
