@@ -97,10 +97,12 @@ class DemoSource:
                 return
             # A reader that is up to three frames late catches up; a later one loses the oldest.
             newest = int((time.monotonic() - started_s) * self._fps)
+            if self._end is not None:
+                newest = min(newest, self._end)
             if newest - index > 3:
                 self.progress.count("dropped", newest - index)
                 index = newest
-                if self._end is not None and index >= self._end:
+                if index == self._end:
                     return
             yield index
             index += 1
