@@ -37,6 +37,7 @@ from producers.sources import SOURCES_HELP, Source, open_sources
 from producers.stage import Producer
 from search import web
 from search.pictures import StoredPictures
+from search.server import PageServer
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.no_serve:
             search = configuration.section(SearchSettings)
             app = web.build_app(store, StoredPictures(this_run.frames), this_run.metrics, this_run.page_status)
-            server = stack.enter_context(web.PageServer(app, search.host, search.port))
+            server = stack.enter_context(PageServer(app, search.host, search.port))
             log.info("search page: %s (stop with Ctrl-C)", server.address)
         this_run.run()
     if this_run.metrics.count("indexer.frames"):

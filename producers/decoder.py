@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ocrstream.picture import JPEG_QUALITY, Picture
-from producers.decoder_process import Request
+from producers.decoding import Request
 from producers.progress import Progress
 
 Reason = Literal[

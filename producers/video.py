@@ -18,7 +18,7 @@ from ocrstream.errors import SourceError
 from ocrstream.messages import Frame, FrameInfo, make_frame_id, source_key
 from producers.cameras import find_camera
 from producers.decoder import Arrival, Decoder, DecoderError, Opened
-from producers.decoder_process import Request
+from producers.decoding import Request
 from producers.fingerprint import fingerprint
 from producers.progress import Progress
 from producers.resuming import say_place
