@@ -57,9 +57,9 @@ class Gauge:
         """The status as of now."""
         counts = self._metrics.counts()
         now = time.monotonic()
-        frames_in, read, texts = (
-            counts.get(name, 0) for name in ("producer.frames", "indexer.frames", "indexer.texts")
-        )
+        # What a camera gave and nobody took has come in too, and is among the dropped.
+        frames_in = counts.get("producer.frames", 0) + counts.get("producer.dropped", 0)
+        read, texts = counts.get("indexer.frames", 0), counts.get("indexer.texts", 0)
         with self._lock:
             self._samples.append((now, frames_in, read, texts))
             while now - self._samples[0][0] > WINDOW_S:

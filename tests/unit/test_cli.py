@@ -101,6 +101,7 @@ def test_the_gauge_counts_what_the_stages_count() -> None:
     shares = iter([0.5, 0.75])
     gauge = Gauge(metrics, [lambda: next(shares)])
     metrics.add("producer.frames", 10)
+    metrics.add("producer.dropped", 4, source_id="hall")
     metrics.add("detector.dropped", 3, source_id="hall")
     metrics.add("transport.dropped", 2, source_id="hall")
     metrics.add("indexer.frames", 5)
@@ -108,7 +109,7 @@ def test_the_gauge_counts_what_the_stages_count() -> None:
     metrics.add("recognizer.dead_letters", 1)
     metrics.observe("indexer.delay", 0.25)
     first = gauge.read()
-    assert (first.frames_in, first.read, first.dropped, first.texts, first.dead_letters) == (10, 5, 5, 8, 1)
+    assert (first.frames_in, first.read, first.dropped, first.texts, first.dead_letters) == (14, 5, 9, 8, 1)
     assert (first.delay_s, first.share_done, first.left_s) == (0.25, 0.5, None)
     second = gauge.read()
     assert second.share_done == 0.75
