@@ -26,7 +26,7 @@ from ocrstream.storage import Filter
 from ocrstream.storage.opening import open_documents, open_frames
 from ocrstream.transport.memory import MemoryTransport
 from pipeline.dead_letters import FOLDER, DeadLetterFolder
-from pipeline.documents import add_filter, filter_of
+from pipeline.documents import add_filter, check_sources, filter_of
 from pipeline.embedded import Embedded
 from pipeline.running import follow
 from pipeline.status import Gauge, StatusLine, count_of, summarise
@@ -71,6 +71,7 @@ def _embedded(configuration: Configuration, where: Filter, how: Reprocessing) ->
     metrics = Metrics()
     with ExitStack() as stack:
         store = stack.enter_context(open_documents(configuration))
+        check_sources(store, where)
         frames = open_frames(configuration)
         letters = DeadLetterFolder(Path(configuration.section(DataSettings).dir) / FOLDER)
         embedded = Embedded(configuration, store, frames, letters, metrics, live=False)

@@ -31,7 +31,7 @@ from ocrstream.storage.opening import open_documents, open_frames
 from ocrstream.transport.memory import MemoryTransport
 from pipeline.dead_letters import FOLDER, DeadLetterFolder
 from pipeline.embedded import Embedded, Feed
-from pipeline.status import Gauge, Goal, RunStatus, StatusLine, count_of, describe, summarise
+from pipeline.status import Gauge, Goal, RunStatus, StatusLine, count_of, describe, describe_within, summarise
 from producers.resuming import say_place
 from producers.sources import SOURCES_HELP, Source, open_sources
 from producers.stage import Producer
@@ -165,7 +165,8 @@ def follow(embedded: Embedded, gauge: Gauge, line: StatusLine, *, advice: str = 
                     embedded.drain()
                     draining = _Draining(embedded.metrics, advice)
                 status = gauge.read()
-                line.show(describe(status) if draining is None else f"finishing | {describe(status)}")
+                doing = "" if draining is None else "finishing | "
+                line.show(doing + describe_within(status, line.width - len(doing)))
                 if draining is not None:
                     draining.check(status)
         except (KeyboardInterrupt, StoreError):

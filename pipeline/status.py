@@ -98,14 +98,28 @@ class Gauge:
 
 def describe(status: RunStatus) -> str:
     """A status as one line for people."""
+    return _describe(status, with_bar=True, with_rates=True)
+
+
+def describe_within(status: RunStatus, width: int) -> str:
+    """The same in so many characters: the bar goes first, then the rates of frames."""
+    for with_bar, with_rates in ((True, True), (False, True), (False, False)):
+        text = _describe(status, with_bar=with_bar, with_rates=with_rates)
+        if len(text) <= width:
+            break
+    return text
+
+
+def _describe(status: RunStatus, *, with_bar: bool, with_rates: bool) -> str:
     parts = []
     if status.share_done is not None:
         filled = round(status.share_done * BAR_WIDTH)
-        parts.append(f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}] {status.share_done:4.0%}")
+        bar = f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}] " if with_bar else ""
+        parts.append(f"{bar}{status.share_done:4.0%}")
         if status.left_s is not None:
             parts.append(f"{_clock(status.left_s)} left")
-    parts.append(f"in {status.frames_in} ({status.frames_in_per_s:.1f}/s)")
-    parts.append(f"read {status.read} ({status.read_per_s:.1f}/s)")
+    parts.append(f"in {status.frames_in}" + (f" ({status.frames_in_per_s:.1f}/s)" if with_rates else ""))
+    parts.append(f"read {status.read}" + (f" ({status.read_per_s:.1f}/s)" if with_rates else ""))
     parts.append(f"dropped {status.dropped}")
     if status.delay_s is not None and status.share_done is None:
         parts.append(f"delay {status.delay_s:.2f} s")
@@ -147,11 +161,16 @@ class StatusLine(logging.Handler):
         self._shown = ""
         self._next_in_log: float | None = None
 
+    @property
+    def width(self) -> int:
+        """How many characters it can show; without a terminal there is no end."""
+        return shutil.get_terminal_size().columns - 1 if self._is_terminal else sys.maxsize
+
     def show(self, text: str) -> None:
         """Put a text on the status line; in a log file it appears after some seconds, and every half minute."""
         with self.lock or threading.RLock():
             if self._is_terminal:
-                self._shown = text[: shutil.get_terminal_size().columns - 1]
+                self._shown = text[: self.width]
                 self._write(f"\r\x1b[2K{self._shown}")
                 return
             now_s = time.monotonic()

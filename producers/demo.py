@@ -113,8 +113,9 @@ class DemoSource:
             last = round(after.media_time_ms * self._fps / 1000)
             if after.frame_id == self._recorded_id(last):
                 first, place_ms = last + 1, after.media_time_ms
-        say_place(self.source_id, after, place_ms)
         assert self._end is not None
+        if first < self._end:
+            say_place(self.source_id, after, place_ms)
         yield from range(first, self._end)
 
     def _recorded_id(self, index: int) -> str:

@@ -22,7 +22,7 @@ def say_place(key: str, after: FrameInfo | None, place_ms: float | None) -> None
     if place_ms is None:
         log.warning(
             "%s: another source was read under this name before, and what is read now is added to it; "
-            "to keep them apart give this one another name (NAME=SOURCE), or another --data folder",
+            "to keep them apart give this one another name (NAME=SOURCE)",
             key,
         )
     else:
@@ -42,7 +42,7 @@ def check_size(after: FrameInfo | None, info: FrameInfo) -> None:
     if before_wh != now_wh:
         log.warning(
             "%s: its frames were %dx%d before and are %dx%d from here on (--resize, --roi): "
-            "to read all of it alike give it another name (NAME=FILE), or another --data folder",
+            "to read all of it alike give it another name (NAME=FILE)",
             info.key,
             *before_wh,
             *now_wh,

@@ -85,9 +85,8 @@ class Producer:
             if self._skipped:
                 log.warning("%s: %d damaged frames were skipped", self._source.source_id, self._skipped)
         if after is not None and not gave_frames and not stop.is_set():
-            log.warning(
-                "%s: all of it was read before; to read it with other options give it another name (NAME=FILE), "
-                "or another --data folder",
+            log.info(
+                "%s: all of it was read before; to read it with other options give it another name (NAME=FILE)",
                 source_key(self._source.source_id, self._source.segment),
             )
 
@@ -179,7 +178,7 @@ class _Pauses:
 
     def wait(self, stop: threading.Event, error: TransportError) -> bool:
         """Wait before the next attempt; True when a stop is asked for."""
-        if self._pause_s == FIRST_PAUSE_S:
+        if self._pause_s == FIRST_PAUSE_S and not stop.is_set():
             log.warning("%s: frames cannot be sent, trying again: %s", self._source_id, error)
         stopped = stop.wait(self._pause_s)
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)

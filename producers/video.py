@@ -102,12 +102,15 @@ class VideoFile:
     ) -> Iterator[Frame]:
         """Yield frames to the end; see `Source.frames`."""
         behind_ms = self._place_of(after)
-        say_place(source_key(self.source_id, self.segment), after, behind_ms)
+        began_ms, said = behind_ms, False
         restarts = 0
         try:
             while not stop.is_set():
                 try:
                     for arrival in self._arrivals(stop, behind_ms):
+                        if not said:
+                            said = True
+                            say_place(source_key(self.source_id, self.segment), after, began_ms)
                         restarts, behind_ms = 0, arrival.media_ms
                         self.progress.position_ms = behind_ms - self._span.start_ms
                         yield self._frame(arrival)

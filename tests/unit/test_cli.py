@@ -20,7 +20,7 @@ from ocrstream.storage.embedded import EmbeddedStore
 from pipeline import running
 from pipeline.cli import COMMANDS, main
 from pipeline.running import follow, share_searchable
-from pipeline.status import Gauge, RunStatus, StatusLine, count_of, describe, summarise
+from pipeline.status import Gauge, RunStatus, StatusLine, count_of, describe, describe_within, summarise
 from pipeline.topology import TOPOLOGY
 from producers.progress import Progress
 from tests.documents import frame
@@ -89,6 +89,15 @@ def test_a_camera_shows_its_delay_and_a_file_its_progress() -> None:
         "[#########-----------]  45% | 1:02:05 left | in 900 (30.0/s) | read 90 (3.0/s) | dropped 810 | "
         "texts 400 (12.5/s) | set aside 2"
     )
+
+
+def test_a_narrow_terminal_gets_every_number_and_no_bar() -> None:
+    file = status(share_done=0.45, left_s=3725)
+    assert describe_within(file, 200) == describe(file)
+    without_bar = " 45% | 1:02:05 left | in 900 (30.0/s) | read 90 (3.0/s) | dropped 810 | texts 400 (12.5/s)"
+    assert describe_within(file, len(without_bar)) == without_bar
+    assert describe_within(file, 79) == " 45% | 1:02:05 left | in 900 | read 90 | dropped 810 | texts 400 (12.5/s)"
+    assert describe_within(status(), 79) == "in 900 | read 90 | dropped 810 | delay 0.42 s | texts 400 (12.5/s)"
 
 
 def test_the_end_is_summed_up() -> None:
