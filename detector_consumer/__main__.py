@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from detector_consumer.stage import build
-from ocrstream.config import Configuration, DetectorSettings, KafkaSettings, add_flags
-from ocrstream.process import Command, run_as_program, run_stage
+from ocrstream.config import DetectorSettings
+from ocrstream.process import run_as_program, stage_command
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The stage's flags."""
-    add_flags(parser, KafkaSettings, DetectorSettings)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run until stopped; returns the exit code."""
-    configuration = Configuration(arguments)
-    settings = configuration.section(DetectorSettings)
-    return run_stage(configuration, lambda transport, metrics: build(settings, transport, metrics))
-
-
-COMMAND = Command("detect", "Find the text lines of the frames in Kafka and send their crops on.", add_arguments, run)
+COMMAND = stage_command(
+    "detect", "Find the text lines of the frames in Kafka and send their crops on.", DetectorSettings, build
+)
 
 if __name__ == "__main__":
     sys.exit(run_as_program(COMMAND))

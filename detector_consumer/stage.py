@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from detector_consumer.tracking import Tracker
 from ocrstream.config import DetectorSettings
 from ocrstream.cropping import cut
-from ocrstream.errors import EngineError, PoisonError
 from ocrstream.geometry import clip_polygon, scale_polygon
 from ocrstream.messages import CROPS, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo, Region
 from ocrstream.metrics import Metrics
 from ocrstream.models import Detector, EngineOptions, TextLine, load_detector
+from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Image, Picture
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
@@ -47,9 +46,7 @@ class DetectorStage:
     name = "detector"
 
     def __init__(self, engine: str, load: Callable[[str], Detector]) -> None:
-        self._engine = engine
-        self._load = load
-        self._detectors: dict[str, Detector] = {engine: load(engine)}
+        self._detectors = Engines(engine, load)
         self._tracker = Tracker()
 
     def handle(self, frames: Sequence[Frame]) -> list[Crops]:
@@ -60,12 +57,8 @@ class DetectorStage:
             PoisonError: a replay asks for a detector that is not installed.
         """
         pictures = [frame.picture.array() for frame in frames]
-        by_engine: defaultdict[str, list[int]] = defaultdict(list)
-        for index, frame in enumerate(frames):
-            by_engine[frame.info.detector or self._engine].append(index)
         results: dict[int, Crops] = {}
-        for engine, indices in by_engine.items():
-            detector = self._detector(engine)
+        for detector, indices in self._detectors.shared_out(frame.info.detector for frame in frames):
             found = detector.detect([pictures[index] for index in indices])
             for index, lines in zip(indices, found, strict=True):
                 results[index] = self._crops(frames[index], pictures[index], detector, lines)
@@ -74,14 +67,6 @@ class DetectorStage:
     def finish(self) -> list[Crops]:
         """Nothing is held back."""
         return []
-
-    def _detector(self, engine: str) -> Detector:
-        if engine not in self._detectors:
-            try:
-                self._detectors[engine] = self._load(engine)
-            except EngineError as error:
-                raise PoisonError(f"it asks for an engine that this process has not: {error}") from error
-        return self._detectors[engine]
 
     def _crops(self, frame: Frame, picture: Image, detector: Detector, lines: list[TextLine]) -> Crops:
         regions = self._tracker.follow(frame.info, _regions(frame.info, picture, lines))

@@ -7,7 +7,9 @@ import logging
 import sys
 import threading
 from contextlib import closing
+from functools import partial
 
+from indexer.closing import close_every_minute
 from indexer.retention import enforce_hourly
 from indexer.stage import build
 from ocrstream.config import (
@@ -45,8 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
         kafka_transport(configuration, metrics, stop) as transport,
     ):
         wait_until_usable(store.check, stop)
-        retention = threading.Thread(target=enforce_hourly, args=(store, days, stop), name="retention")
-        retention.start()
+        keeping = [
+            threading.Thread(target=enforce_hourly, args=(store, days, stop), name="retention"),
+            # Other indexers and recognisers may be at work: only what stays as it is is over.
+            threading.Thread(target=partial(close_every_minute, store, stop, is_first=False), name="closing"),
+        ]
+        for thread in keeping:
+            thread.start()
         # Kafka keeps the pictures; the documents refer to them there.
         runner = build(configuration.section(IndexerSettings), store, None, transport, metrics)
         log.info("ready")
@@ -55,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             log_counts(metrics)
         finally:
             stop.set()
-            retention.join()
+            for thread in keeping:
+                thread.join()
     return 0
 
 

@@ -264,6 +264,11 @@ class Configuration:
                 values[field.name] = _convert(found[0], kinds[field.name], field, found[1])
         return cls(**values)
 
+    def is_set(self, cls: type[Any], name: str) -> bool:
+        """Whether somebody has chosen a setting, be it as its default would be."""
+        (field,) = [field for field in dataclasses.fields(cls) if field.name == name]
+        return self._find(cls.SECTION, field) is not None
+
     def _find(self, section: str, field: dataclasses.Field[Any]) -> tuple[Any, str] | None:
         flag = field.metadata["flag"]
         if flag and self._flags.get(_destination(flag)) is not None:

@@ -7,6 +7,7 @@ own top-left corner, so that its first edge is the top of the letters, also wher
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,12 @@ def to_polygon(points: NDArray[np.floating] | list[list[float]]) -> Polygon:
     return a, b, c, d
 
 
+def polygon_of(points: Sequence[Sequence[float]]) -> Polygon:
+    """A polygon from four pairs of numbers, as JSON has them, that were a polygon before."""
+    a, b, c, d = ((float(x), float(y)) for x, y in points)
+    return a, b, c, d
+
+
 def box_polygon(x0: float, y0: float, x1: float, y1: float) -> Polygon:
     """The polygon of an axis-aligned box."""
     return (x0, y0), (x1, y0), (x1, y1), (x0, y1)
@@ -55,6 +62,12 @@ def clip_polygon(polygon: Polygon, width_px: float, height_px: float) -> Polygon
     """The polygon with every point moved into a picture of that size."""
     a, b, c, d = ((min(max(x, 0.0), float(width_px)), min(max(y, 0.0), float(height_px))) for x, y in polygon)
     return a, b, c, d
+
+
+def polygon_between(a: Polygon, b: Polygon, share: float) -> Polygon:
+    """The polygon that lies so far on the straight way from one to another, 0 to 1."""
+    p, q, r, s = ((x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for (x0, y0), (x1, y1) in zip(a, b, strict=True))
+    return p, q, r, s
 
 
 def polygon_size_wh(polygon: Polygon) -> tuple[float, float]:

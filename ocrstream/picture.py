@@ -68,11 +68,6 @@ class Picture:
         """A picture from a JPEG, PNG, WebP, … file's bytes; they are not looked at before they are needed."""
         return cls(encoded=encoded)
 
-    @property
-    def is_encoded(self) -> bool:
-        """Whether encoded bytes are at hand without work."""
-        return self._encoded is not None
-
     def array(self) -> Image:
         """The pixels, ``(H, W, 3) uint8 BGR``; do not write to them.
 

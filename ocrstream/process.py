@@ -26,10 +26,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import TypeVar
 
 import cv2
 
-from ocrstream.config import Configuration, KafkaSettings
+from ocrstream.config import Configuration, KafkaSettings, add_flags
 from ocrstream.errors import ConfigError, OcrstreamError, StoreError, TransientError, TransportError, UserError
 from ocrstream.metrics import Metrics
 from ocrstream.runner import Runner
@@ -37,6 +38,8 @@ from ocrstream.transport import Transport
 from ocrstream.transport.kafka import KafkaTransport
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S")
 
 START_PATIENCE_S = 60.0
 """How long a process waits at its start for a server that is still coming up; later it waits for ever."""
@@ -192,6 +195,19 @@ def _ending_at_once(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def stage_command(
+    name: str, description: str, settings: type[S], build: Callable[[S, Transport, Metrics], Runner]
+) -> Command:
+    """The command of a stage that needs Kafka and settings of its own, and nothing else."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        configuration = Configuration(arguments)
+        mine = configuration.section(settings)
+        return run_stage(configuration, lambda transport, metrics: build(mine, transport, metrics))
+
+    return Command(name, description, lambda parser: add_flags(parser, KafkaSettings, settings), run)
 
 
 def run_stage(configuration: Configuration, build: Callable[[Transport, Metrics], Runner]) -> int:

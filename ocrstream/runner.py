@@ -201,6 +201,8 @@ class Runner:
             try:
                 deliveries = consumer.poll(min(remaining_s, IDLE_POLL_S), DRAIN_RECORDS)
             except TransportError as error:
+                if stop.is_set():
+                    return
                 self._metrics.add(f"{self._stage.name}.retries")
                 log.warning("%s: %s; trying again", self._stage.name, error)
                 stop.wait(1.0)

@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
             for letter in letters:
                 transport.publish(letter.topic, letter.record)
             transport.flush()
-            sys.stderr.write(f"{len(letters)} records were sent again.\n")
+            sys.stderr.write(f"{count_of(len(letters), 'record')} sent again.\n")
             return 0
     return _list(letters, with_traceback=arguments.traceback)
 

@@ -16,16 +16,16 @@ from typing import TextIO
 from indexer.importing import import_regions
 from indexer.retention import enforce
 from ocrstream.config import Configuration, DataSettings, ElasticsearchSettings, add_flags
-from ocrstream.errors import ConfigError, StoreError
+from ocrstream.errors import ConfigError, QueryError, StoreError
 from ocrstream.messages import FrameInfo
 from ocrstream.process import Command
 from ocrstream.query import parse
-from ocrstream.storage import Filter
+from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.frames import FrameStore
 from ocrstream.storage.opening import open_documents, open_frames
 from pipeline.status import count_of
 from search.asking import parse_time
-from search.export import FORMATS, KINDS, SUBTITLES, BoxesReport, ImageFiles, export, export_boxes
+from search.export import FORMATS, KINDS, SUBTITLES, BoxesReport, OriginalPictures, export, export_boxes
 from search.pictures import StoredPictures
 from search.showing import Card, fold, format_media_time, hit_json
 
@@ -48,15 +48,29 @@ def filter_of(arguments: argparse.Namespace) -> Filter:
     """The filter of `add_filter`'s flags.
 
     Raises:
-        QueryError: a time cannot be understood.
+        QueryError: a time cannot be understood, or the end lies before the beginning.
     """
     now_ns = time.time_ns()
     since_ns, until_ns = (
         None if text is None else parse_time(text, now_ns) for text in (arguments.since, arguments.until)
     )
+    if since_ns is not None and until_ns is not None and until_ns <= since_ns:
+        raise QueryError(f"--until {arguments.until} does not lie behind --since {arguments.since}")
     return Filter(
         tuple(getattr(arguments, "source", ())), since_ns, until_ns, getattr(arguments, "min_confidence", 0.0)
     )
+
+
+def check_sources(store: DocumentStore, where: Filter) -> None:
+    """See that the sources a filter names are there.
+
+    Raises:
+        ConfigError: one is not; the message says which there are.
+    """
+    there = sorted({source.source_id for source in store.sources()})
+    missing = [name for name in where.sources if name not in there]
+    if missing:
+        raise ConfigError(f"there is no source {missing[0]!r}; there are: {', '.join(there) or 'none yet'}")
 
 
 def _share(text: str) -> float:
@@ -141,8 +155,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     configuration, where = Configuration(arguments), filter_of(arguments)
     with open_documents(configuration) as store:
+        check_sources(store, where)
         if arguments.boxes:
-            pictures = ImageFiles(StoredPictures(open_frames(configuration)))
+            pictures = OriginalPictures(StoredPictures(open_frames(configuration)))
             return _say_boxes(export_boxes(store, where, pictures, Path(arguments.boxes)), arguments.boxes)
         with _written(arguments.output) as out:
             count = export(store, where, arguments.format, out, kind=arguments.kind)
@@ -233,13 +248,15 @@ def _import(arguments: argparse.Namespace) -> int:
     configuration = Configuration(arguments)
     with _read(arguments.file) as lines, open_documents(configuration, create=True) as store:
         report = import_regions(lines, store)
+    name = "standard input" if arguments.file == "-" else arguments.file
     for problem in report.problems:
-        sys.stderr.write(f"{arguments.file}, {problem}\n")
+        sys.stderr.write(f"{name}, {problem}\n")
     if report.refused > len(report.problems):
         sys.stderr.write(f"... and {report.refused - len(report.problems)} more\n")
     sys.stderr.write(
-        f"{report.frames} frames with {report.regions} regions and {report.appearances} appearances stored, "
-        f"{report.outdated} left as they are since a later reading is there, {report.refused} lines not taken.\n"
+        f"{count_of(report.frames, 'frame')} with {count_of(report.regions, 'region')} and "
+        f"{count_of(report.appearances, 'appearance')} stored, {report.outdated} left unchanged since a later reading "
+        f"is there, {count_of(report.refused, 'line')} not taken.\n"
     )
     return 1 if report.refused else 0
 
@@ -256,7 +273,7 @@ def _retention(arguments: argparse.Namespace) -> int:
         raise ConfigError("how many days are to be kept? Give --days N, or set retention_days in section [data]")
     with open_documents(configuration) as store:
         dropped = enforce(store, days)
-    sys.stderr.write(f"{dropped} days of documents dropped; the last {days} days are kept.\n")
+    sys.stderr.write(f"{count_of(dropped, 'day')} of documents dropped; the last {count_of(days, 'day')} kept.\n")
     return 0
 
 

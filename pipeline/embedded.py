@@ -13,6 +13,7 @@ from functools import partial
 
 from detector_consumer import stage as detector
 from indexer import stage as indexer
+from indexer.closing import close_every_minute
 from indexer.retention import enforce_hourly
 from ocrstream.config import Configuration, DataSettings, DetectorSettings, IndexerSettings, RecognizerSettings
 from ocrstream.errors import OcrstreamError, TransportError
@@ -106,6 +107,8 @@ class Embedded:
         if not feeds:
             feeds_ended.set()
         self._spawn("retention", partial(enforce_hourly, self._store, self._retention_days, self._done))
+        # What an earlier run has left open is over, since this one begins all sources anew.
+        self._spawn("closing", partial(close_every_minute, self._store, self._done, is_first=True))
         threading.Thread(target=self._watch, args=(upstream_ended,), name="watch", daemon=True).start()
 
     def drain(self) -> None:

@@ -26,10 +26,10 @@ from ocrstream.storage import Filter
 from ocrstream.storage.opening import open_documents, open_frames
 from ocrstream.transport.memory import MemoryTransport
 from pipeline.dead_letters import FOLDER, DeadLetterFolder
-from pipeline.documents import add_filter, filter_of
+from pipeline.documents import add_filter, check_sources, filter_of
 from pipeline.embedded import Embedded
 from pipeline.running import follow
-from pipeline.status import Gauge, StatusLine, summarise
+from pipeline.status import Gauge, StatusLine, count_of, summarise
 from producers.replay import Reprocessing, frames_in_store, frames_in_transport, send
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def _over_kafka(configuration: Configuration, where: Filter, how: Reprocessing) 
         send(frames_in_transport(transport, where), how, transport, metrics, stop)
     count = metrics.count("producer.frames")
     sys.stderr.write(
-        f"{count} frames sent to be read again, as generation {how.generation}; the consumers are at it.\n"
+        f"{count_of(count, 'frame')} sent to be read again, as generation {how.generation}; the consumers are at it.\n"
     )
     return 0 if count else _nothing()
 
@@ -71,6 +71,7 @@ def _embedded(configuration: Configuration, where: Filter, how: Reprocessing) ->
     metrics = Metrics()
     with ExitStack() as stack:
         store = stack.enter_context(open_documents(configuration))
+        check_sources(store, where)
         frames = open_frames(configuration)
         letters = DeadLetterFolder(Path(configuration.section(DataSettings).dir) / FOLDER)
         embedded = Embedded(configuration, store, frames, letters, metrics, live=False)
@@ -81,12 +82,12 @@ def _embedded(configuration: Configuration, where: Filter, how: Reprocessing) ->
 
         gauge = Gauge(metrics)
         embedded.start([feed])
-        follow(embedded, gauge, line)
+        follow(embedded, gauge, line, advice="; replay them again")
         line.finish(summarise(gauge.read()))
     gone = metrics.count("replay.gone")
     if gone:
         sys.stderr.write(
-            f"{gone} frames were left as they are: their pictures are no longer kept (frames_gb, frames_days).\n"
+            f"{count_of(gone, 'frame')} left unchanged: no picture of them is kept any more (frames_gb, frames_days).\n"
         )
     return 0 if metrics.count("producer.frames") else _nothing()
 

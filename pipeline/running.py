@@ -31,11 +31,13 @@ from ocrstream.storage.opening import open_documents, open_frames
 from ocrstream.transport.memory import MemoryTransport
 from pipeline.dead_letters import FOLDER, DeadLetterFolder
 from pipeline.embedded import Embedded, Feed
-from pipeline.status import Gauge, Goal, Status, StatusLine, count_of, describe, summarise
+from pipeline.status import Gauge, Goal, RunStatus, StatusLine, count_of, describe, describe_within, summarise
+from producers.resuming import say_place
 from producers.sources import SOURCES_HELP, Source, open_sources
 from producers.stage import Producer
 from search import web
 from search.pictures import StoredPictures
+from search.server import PageServer
 
 log = logging.getLogger(__name__)
 
@@ -59,20 +61,20 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_logging(line)
     with ExitStack() as stack:
         store = stack.enter_context(open_documents(configuration, create=True))
-        reading = stack.enter_context(Reading(configuration, arguments.sources, store, line))
+        this_run = stack.enter_context(Run(configuration, arguments.sources, store, line))
         if not arguments.no_serve:
             search = configuration.section(SearchSettings)
-            app = web.build_app(store, StoredPictures(reading.frames), reading.metrics, reading.page_status)
-            server = stack.enter_context(web.PageServer(app, search.host, search.port))
+            app = web.build_app(store, StoredPictures(this_run.frames), this_run.metrics, this_run.page_status)
+            server = stack.enter_context(PageServer(app, search.host, search.port))
             log.info("search page: %s (stop with Ctrl-C)", server.address)
-        reading.run()
-    if reading.metrics.count("indexer.frames"):
+        this_run.run()
+    if this_run.metrics.count("indexer.frames"):
         place = f"--data {configuration.section(DataSettings).dir}"
         sys.stderr.write(f"Search it: ocrstream search WORD {place}, or ocrstream serve {place}\n")
     return 0
 
 
-class Reading:
+class Run:
     """Sources read into an embedded store, with a status line; a context manager.
 
     Args:
@@ -119,7 +121,8 @@ class Reading:
             OcrstreamError: a stage or a source failed.
         """
         self._embedded.start([_feed(source, self._store, self.metrics) for source in self._sources])
-        follow(self._embedded, self._gauge, self._line)
+        has_file = any(not source.live for source in self._sources)
+        follow(self._embedded, self._gauge, self._line, advice="; a file goes on there next time" if has_file else "")
         self._line.finish(summarise(self._gauge.read()))
         self._stack.close()
 
@@ -140,8 +143,14 @@ class Reading:
         return partial(share_searchable, source, self.metrics, stored)
 
 
-def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
+def follow(embedded: Embedded, gauge: Gauge, line: StatusLine, *, advice: str = "") -> None:
     """Show the status until the end; the first Ctrl-C (or SIGTERM) drains, a second one ends at once.
+
+    Args:
+        embedded: what runs.
+        gauge: its status.
+        line: where that is shown.
+        advice: how what could not be stored is read another time; what is live is gone.
 
     Raises:
         KeyboardInterrupt: a second signal came; what was not stored by then is lost to this run.
@@ -154,9 +163,10 @@ def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
                 if stop.is_set() and draining is None:
                     log.info("stopping: finishing what was taken in (Ctrl-C again ends at once)")
                     embedded.drain()
-                    draining = _Draining(embedded.metrics)
+                    draining = _Draining(embedded.metrics, advice)
                 status = gauge.read()
-                line.show(describe(status) if draining is None else f"finishing | {describe(status)}")
+                doing = "" if draining is None else "finishing | "
+                line.show(doing + describe_within(status, line.width - len(doing)))
                 if draining is not None:
                     draining.check(status)
         except (KeyboardInterrupt, StoreError):
@@ -168,12 +178,13 @@ def follow(embedded: Embedded, gauge: Gauge, line: StatusLine) -> None:
 class _Draining:
     """Notices that nothing moves any more: no counter changes but those of attempts."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, advice: str) -> None:
         self._metrics = metrics
+        self._advice = advice
         self._seen: dict[str, int] = {}
         self._since_s = time.monotonic()
 
-    def check(self, status: Status) -> None:
+    def check(self, status: RunStatus) -> None:
         """Look whether anything has moved.
 
         Raises:
@@ -184,23 +195,24 @@ class _Draining:
         if moved != self._seen:
             self._seen, self._since_s = moved, time.monotonic()
         elif time.monotonic() - self._since_s >= DRAIN_PATIENCE_S:
-            raise StoreError(_not_stored(status))
+            raise StoreError(_not_stored(status) + self._advice)
 
 
-def _not_stored(status: Status) -> str:
+def _not_stored(status: RunStatus) -> str:
     left = max(status.frames_in - status.read - status.dropped, 0)
-    return (
-        f"the store takes nothing; {count_of(left, 'frame')} taken in {'was' if left == 1 else 'were'} not stored; "
-        "a file goes on there next time"
-    )
+    return f"the store takes nothing; {count_of(left, 'frame')} taken in {'was' if left == 1 else 'were'} not stored"
 
 
 def _feed(source: Source, store: DocumentStore, metrics: Metrics) -> Feed:
     def feed(transport: MemoryTransport, stop: threading.Event) -> None:
         producer = Producer(source, transport, metrics)
-        last = None if source.live else store.last_frame(source.source_id, source.segment)
-        if last is not None:
-            log.info("%s: goes on behind what was read before", source.source_id)
+        last = store.last_frame(source.source_id, source.segment)
+        if source.live:
+            if last is not None and not last.info.live:
+                say_place(last.info.key, last.info, None)
+            last = None
+        if last is not None and source.total_frames is not None:
+            log.info("%s: the images that were read before are left out", source.source_id)
         producer.run(stop, None if last is None else last.info, lambda frame_id: store.get(frame_id) is not None)
 
     return feed

@@ -17,7 +17,7 @@ from ocrstream.metrics import Metrics
 EVERY_S = 0.5
 EVERY_S_IN_A_LOG = 30.0
 WINDOW_S = 5.0
-"""Rates are over the last so many seconds."""
+"""Rates are over the last so many seconds; before that a log is told nothing, as there is little to tell."""
 
 BAR_WIDTH = 20
 
@@ -27,7 +27,7 @@ Goal = Callable[[], float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class RunStatus:
     """What a run is doing now; rates are per second over the last seconds."""
 
     frames_in: int
@@ -53,13 +53,13 @@ class Gauge:
         self._samples: deque[tuple[float, int, int, int]] = deque()
         self._lock = threading.Lock()
 
-    def read(self) -> Status:
+    def read(self) -> RunStatus:
         """The status as of now."""
         counts = self._metrics.counts()
         now = time.monotonic()
-        frames_in, read, texts = (
-            counts.get(name, 0) for name in ("producer.frames", "indexer.frames", "indexer.texts")
-        )
+        # What a camera gave and nobody took has come in too, and is among the dropped.
+        frames_in = counts.get("producer.frames", 0) + counts.get("producer.dropped", 0)
+        read, texts = counts.get("indexer.frames", 0), counts.get("indexer.texts", 0)
         with self._lock:
             self._samples.append((now, frames_in, read, texts))
             while now - self._samples[0][0] > WINDOW_S:
@@ -68,7 +68,7 @@ class Gauge:
         seconds = max(now - oldest[0], EVERY_S)
         latency = self._metrics.latency("indexer.delay")
         share = self._share_done()
-        return Status(
+        return RunStatus(
             frames_in=frames_in,
             read=read,
             dropped=sum(count for name, count in counts.items() if name.endswith(".dropped")),
@@ -96,16 +96,30 @@ class Gauge:
         return elapsed_s * (1 - share) / done if done > 0 else None
 
 
-def describe(status: Status) -> str:
+def describe(status: RunStatus) -> str:
     """A status as one line for people."""
+    return _describe(status, with_bar=True, with_rates=True)
+
+
+def describe_within(status: RunStatus, width: int) -> str:
+    """The same in so many characters: the bar goes first, then the rates of frames."""
+    for with_bar, with_rates in ((True, True), (False, True), (False, False)):
+        text = _describe(status, with_bar=with_bar, with_rates=with_rates)
+        if len(text) <= width:
+            break
+    return text
+
+
+def _describe(status: RunStatus, *, with_bar: bool, with_rates: bool) -> str:
     parts = []
     if status.share_done is not None:
         filled = round(status.share_done * BAR_WIDTH)
-        parts.append(f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}] {status.share_done:4.0%}")
+        bar = f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}] " if with_bar else ""
+        parts.append(f"{bar}{status.share_done:4.0%}")
         if status.left_s is not None:
             parts.append(f"{_clock(status.left_s)} left")
-    parts.append(f"in {status.frames_in} ({status.frames_in_per_s:.1f}/s)")
-    parts.append(f"read {status.read} ({status.read_per_s:.1f}/s)")
+    parts.append(f"in {status.frames_in}" + (f" ({status.frames_in_per_s:.1f}/s)" if with_rates else ""))
+    parts.append(f"read {status.read}" + (f" ({status.read_per_s:.1f}/s)" if with_rates else ""))
     parts.append(f"dropped {status.dropped}")
     if status.delay_s is not None and status.share_done is None:
         parts.append(f"delay {status.delay_s:.2f} s")
@@ -115,7 +129,7 @@ def describe(status: Status) -> str:
     return " | ".join(parts)
 
 
-def summarise(status: Status) -> str:
+def summarise(status: RunStatus) -> str:
     """What a run has done, as one line for its end."""
     parts = [f"done: {count_of(status.frames_in, 'frame')} in", f"{status.read} read", f"{status.dropped} dropped"]
     parts.append(count_of(status.texts, "text"))
@@ -145,16 +159,25 @@ class StatusLine(logging.Handler):
         self._stream = stream or sys.stderr
         self._is_terminal = self._stream.isatty()
         self._shown = ""
-        self._next_in_log = 0.0
+        self._next_in_log: float | None = None
+
+    @property
+    def width(self) -> int:
+        """How many characters it can show; without a terminal there is no end."""
+        return shutil.get_terminal_size().columns - 1 if self._is_terminal else sys.maxsize
 
     def show(self, text: str) -> None:
-        """Put a text on the status line; in a log file it appears every half minute."""
+        """Put a text on the status line; in a log file it appears after some seconds, and every half minute."""
         with self.lock or threading.RLock():
             if self._is_terminal:
-                self._shown = text[: shutil.get_terminal_size().columns - 1]
+                self._shown = text[: self.width]
                 self._write(f"\r\x1b[2K{self._shown}")
-            elif time.monotonic() >= self._next_in_log:
-                self._next_in_log = time.monotonic() + EVERY_S_IN_A_LOG
+                return
+            now_s = time.monotonic()
+            if self._next_in_log is None:
+                self._next_in_log = now_s + WINDOW_S
+            elif now_s >= self._next_in_log:
+                self._next_in_log = now_s + EVERY_S_IN_A_LOG
                 self._write(f"{text}\n")
 
     def finish(self, text: str) -> None:

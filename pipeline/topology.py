@@ -3,6 +3,10 @@
 Read it from top to bottom and you have seen the whole of it: a source's frames become crops, crops become texts, texts
 become documents. Every arrow is a topic; the key keeps one source's records in order on one partition. ``ocr.replay``
 joins at the detector, ``ocr.dead-letters`` takes what a stage could not process.
+
+A stage states its part itself, in the ``build`` of its ``stage.py``, since it also runs without this package
+(``python -m detector_consumer``), and stages know nothing of what is above them. A test holds the two together
+(``test_the_topology_tells_the_truth``): where a stage takes, gives or calls its group otherwise than here, it fails.
 """
 
 from __future__ import annotations

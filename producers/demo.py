@@ -20,6 +20,7 @@ from ocrstream.messages import Frame, FrameInfo, make_frame_id
 from ocrstream.picture import Picture
 from producers.images import cut_out
 from producers.progress import Progress
+from producers.resuming import say_place
 from producers.sampling import Sampler, View
 from producers.scene import FPS, HEIGHT_PX, SIGN_PERIOD_S, WIDTH_PX, DemoScene, TruthLine
 from producers.specs import SourceSpec
@@ -96,20 +97,25 @@ class DemoSource:
                 return
             # A reader that is up to three frames late catches up; a later one loses the oldest.
             newest = int((time.monotonic() - started_s) * self._fps)
+            if self._end is not None:
+                newest = min(newest, self._end)
             if newest - index > 3:
                 self.progress.count("dropped", newest - index)
                 index = newest
-                if self._end is not None and index >= self._end:
+                if index == self._end:
                     return
             yield index
             index += 1
 
     def _recorded(self, after: FrameInfo | None) -> Iterator[int]:
-        first = 0
+        first, place_ms = 0, None
         if after is not None and after.media_time_ms is not None:
             last = round(after.media_time_ms * self._fps / 1000)
-            first = last + 1 if after.frame_id == self._recorded_id(last) else 0
+            if after.frame_id == self._recorded_id(last):
+                first, place_ms = last + 1, after.media_time_ms
         assert self._end is not None
+        if first < self._end:
+            say_place(self.source_id, after, place_ms)
         yield from range(first, self._end)
 
     def _recorded_id(self, index: int) -> str:

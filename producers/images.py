@@ -23,6 +23,7 @@ from ocrstream.messages import Frame, FrameInfo, make_frame_id
 from ocrstream.picture import Image, Picture
 from producers.fingerprint import fingerprint
 from producers.progress import Progress
+from producers.resuming import say_place
 from producers.sampling import View
 from producers.specs import SourceSpec
 
@@ -71,10 +72,15 @@ class ImageFiles:
     def frames(
         self,
         stop: threading.Event,
-        after: FrameInfo | None = None,  # noqa: ARG002 an image may be added before the last one that was read
+        after: FrameInfo | None = None,
         known: Callable[[str], bool] | None = None,
     ) -> Iterator[Frame]:
-        """Yield a frame for each image that is not ``known``; see `Source.frames`."""
+        """Yield a frame for each image that is not ``known``; see `Source.frames`.
+
+        Where an earlier run stopped tells nothing: an image may be added before the last one that was read.
+        """
+        if after is not None and after.media_time_ms is not None:
+            say_place(self.source_id, after, None)
         for number, path in enumerate(self._paths, start=1):
             if stop.is_set():
                 return

@@ -15,6 +15,7 @@ from ocrstream.metrics import Metrics
 from ocrstream.transport import Transport
 from ocrstream.wire import frame_from_json, frame_to_json
 from producers.progress import Event
+from producers.resuming import check_size
 from producers.sources import Source
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Producer:
         gave_frames = False
         try:
             for frame in self._source.frames(stop, after, known):
+                if not gave_frames:
+                    check_size(after, frame.info)
                 gave_frames = True
                 self._publish(replace(frame, info=replace(frame.info, taken_at_ns=time.time_ns())), stop)
                 if stop.is_set():
@@ -82,9 +85,8 @@ class Producer:
             if self._skipped:
                 log.warning("%s: %d damaged frames were skipped", self._source.source_id, self._skipped)
         if after is not None and not gave_frames and not stop.is_set():
-            log.warning(
-                "%s: all of it was read before; to read it with other options give it another name (NAME=FILE), "
-                "or another --data folder",
+            log.info(
+                "%s: all of it was read before; to read it with other options give it another name (NAME=FILE)",
                 source_key(self._source.source_id, self._source.segment),
             )
 
@@ -176,7 +178,7 @@ class _Pauses:
 
     def wait(self, stop: threading.Event, error: TransportError) -> bool:
         """Wait before the next attempt; True when a stop is asked for."""
-        if self._pause_s == FIRST_PAUSE_S:
+        if self._pause_s == FIRST_PAUSE_S and not stop.is_set():
             log.warning("%s: frames cannot be sent, trying again: %s", self._source_id, error)
         stopped = stop.wait(self._pause_s)
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)

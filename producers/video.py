@@ -15,12 +15,13 @@ from typing import NoReturn
 
 from ocrstream.config import ProducerSettings
 from ocrstream.errors import SourceError
-from ocrstream.messages import Frame, FrameInfo, make_frame_id
+from ocrstream.messages import Frame, FrameInfo, make_frame_id, source_key
 from producers.cameras import find_camera
-from producers.decoder_process import Request
+from producers.decoder import Arrival, Decoder, DecoderError, Opened
+from producers.decoding import Request
 from producers.fingerprint import fingerprint
 from producers.progress import Progress
-from producers.reading import Arrival, Opened, Reader, ReadingError
+from producers.resuming import say_place
 from producers.sampling import Span, View
 from producers.specs import SourceSpec
 
@@ -63,7 +64,7 @@ class VideoFile:
         self._settings = settings
         self._span = span or Span.of(settings)
         self._request = _request_for_file(spec, settings)
-        self._reader: Reader | None = None
+        self._decoder: Decoder | None = None
         self._opened: Opened | None = None
         self._origin = _Origin.of_stream() if _is_pipe(spec) else _Origin.of_file(spec)
         if not _is_pipe(spec):
@@ -101,15 +102,19 @@ class VideoFile:
     ) -> Iterator[Frame]:
         """Yield frames to the end; see `Source.frames`."""
         behind_ms = self._place_of(after)
+        began_ms, said = behind_ms, False
         restarts = 0
         try:
             while not stop.is_set():
                 try:
                     for arrival in self._arrivals(stop, behind_ms):
+                        if not said:
+                            said = True
+                            say_place(source_key(self.source_id, self.segment), after, began_ms)
                         restarts, behind_ms = 0, arrival.media_ms
                         self.progress.position_ms = behind_ms - self._span.start_ms
                         yield self._frame(arrival)
-                except ReadingError as error:
+                except DecoderError as error:
                     restarts += 1
                     self._check_restart(error, restarts, behind_ms)
                 else:
@@ -121,14 +126,14 @@ class VideoFile:
 
     def close(self) -> None:
         """End the decoder process."""
-        if self._reader is not None:
-            self._reader.kill()
-            self._reader = None
+        if self._decoder is not None:
+            self._decoder.kill()
+            self._decoder = None
 
     def _open_now(self) -> None:
         try:
             self._open(threading.Event())
-        except ReadingError as error:
+        except DecoderError as error:
             self.close()
             self._refuse(error)
         assert self._opened is not None
@@ -140,23 +145,23 @@ class VideoFile:
                 f"from --start {self._settings.start} on"
             )
 
-    def _open(self, stop: threading.Event) -> Reader:
-        if self._reader is None:
-            self._reader = Reader(
+    def _open(self, stop: threading.Event) -> Decoder:
+        if self._decoder is None:
+            self._decoder = Decoder(
                 self._request,
                 self.progress,
                 jpeg_quality=self._settings.jpeg_quality,
                 stdin=self._spec.url == "-",
             )
-            self._opened = self._reader.open(stop)
-        return self._reader
+            self._opened = self._decoder.open(stop)
+        return self._decoder
 
     def _arrivals(self, stop: threading.Event, behind_ms: float | None) -> Iterator[Arrival]:
         try:
-            reader = self._open(stop)
+            decoder = self._open(stop)
             end_ms = None if math.isinf(self._span.end_ms) else self._span.end_ms
-            reader.begin(self._span.start_ms, end_ms, behind_ms)
-            while (arrival := reader.read(stop)) is not None:
+            decoder.begin(self._span.start_ms, end_ms, behind_ms)
+            while (arrival := decoder.read(stop)) is not None:
                 yield arrival
         finally:
             self.close()
@@ -184,7 +189,7 @@ class VideoFile:
         )
         return Frame(info, arrival.picture)
 
-    def _check_restart(self, error: ReadingError, restarts: int, behind_ms: float | None) -> None:
+    def _check_restart(self, error: DecoderError, restarts: int, behind_ms: float | None) -> None:
         """Let it be started again, or say that it cannot be read."""
         if _is_pipe(self._spec) or error.reason not in ("timeout", "crashed", "away") or restarts > RESTARTS_OF_A_FILE:
             self._refuse(error)
@@ -206,7 +211,7 @@ class VideoFile:
                 due_ms / 1000,
             )
 
-    def _refuse(self, error: ReadingError) -> NoReturn:
+    def _refuse(self, error: DecoderError) -> NoReturn:
         raise SourceError(_explain(self._spec, error)) from None
 
 
@@ -236,7 +241,7 @@ class LiveStream:
         self._spec = spec
         self._jpeg_quality = settings.jpeg_quality
         self._request = _request_for_stream(spec, settings)
-        self._reader: Reader | None = None
+        self._decoder: Decoder | None = None
         self._last_ns = 0
         self._reached = False
         self._refusals = 0
@@ -255,8 +260,8 @@ class LiveStream:
                     self._reached, self._refusals = True, 0
                     outage.is_over()
                     yield self._frame(arrival)
-                error = ReadingError("away", "the stream ended")
-            except ReadingError as failure:
+                error = DecoderError("away", "the stream ended")
+            except DecoderError as failure:
                 error = failure
             if stop.is_set():
                 return
@@ -268,22 +273,22 @@ class LiveStream:
 
     def close(self) -> None:
         """End the decoder process."""
-        if self._reader is not None:
-            self._reader.kill()
-            self._reader = None
+        if self._decoder is not None:
+            self._decoder.kill()
+            self._decoder = None
 
     def _arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         try:
-            self._reader = reader = Reader(self._request, self.progress, jpeg_quality=self._jpeg_quality)
-            if reader.open(stop) is None:
+            self._decoder = decoder = Decoder(self._request, self.progress, jpeg_quality=self._jpeg_quality)
+            if decoder.open(stop) is None:
                 return
-            reader.begin()
-            while (arrival := reader.read(stop)) is not None:
+            decoder.begin()
+            while (arrival := decoder.read(stop)) is not None:
                 yield arrival
         finally:
             self.close()
 
-    def _check_refusal(self, error: ReadingError) -> None:
+    def _check_refusal(self, error: DecoderError) -> None:
         refused = error.reason in ("credentials", "not-found", "forbidden", "unusable", "no-picture")
         # A web page where a stream should be stays one; a camera that hangs up in the middle of a sentence does not.
         if not refused and not (error.reason == "nonsense" and self._spec.scheme in ("http", "https", "camera")):
@@ -407,7 +412,7 @@ def _request_for_stream(spec: SourceSpec, settings: ProducerSettings) -> Request
     )
 
 
-def _explain(spec: SourceSpec, error: ReadingError) -> str:
+def _explain(spec: SourceSpec, error: DecoderError) -> str:
     """A failure as a sentence for the user, without credentials."""
     remote = "://" in spec.shown
     why = spec.scrub(str(error))

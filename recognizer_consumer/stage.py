@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ocrstream.config import RecognizerSettings
-from ocrstream.errors import EngineError, PoisonError
 from ocrstream.messages import CROPS, TEXTS, Crops, EngineInfo, Text, Texts
 from ocrstream.metrics import Metrics
 from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
+from ocrstream.models.asked_for import Engines
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
 from recognizer_consumer.voting import Ballot
@@ -44,10 +43,8 @@ class RecognizerStage:
     name = "recognizer"
 
     def __init__(self, engine: str, load: Callable[[str], Recognizer], min_confidence: float) -> None:
-        self._engine = engine
-        self._load = load
+        self._recognizers = Engines(engine, load)
         self._min_confidence = min_confidence
-        self._recognizers: dict[str, Recognizer] = {engine: load(engine)}
         self._ballot = Ballot()
         self._last: dict[tuple[str, int], Texts] = {}
 
@@ -58,12 +55,8 @@ class RecognizerStage:
             MalformedRecordError: a crop cannot be decoded.
             PoisonError: a replay asks for a recogniser that is not installed.
         """
-        by_engine: defaultdict[str, list[int]] = defaultdict(list)
-        for index, crops in enumerate(batch):
-            by_engine[crops.info.recognizer or self._engine].append(index)
         results: dict[int, Texts] = {}
-        for engine, indices in by_engine.items():
-            recognizer = self._recognizer(engine)
+        for recognizer, indices in self._recognizers.shared_out(crops.info.recognizer for crops in batch):
             images = [crop.picture.array() for index in indices for crop in batch[index].crops]
             readings = iter(recognizer.read(images) if images else [])
             for index in indices:
@@ -87,14 +80,6 @@ class RecognizerStage:
             for key, last in self._last.items()
             if last.info.taken_at_ns and now_ns - last.info.taken_at_ns > QUIET_S * 1e9
         ]
-
-    def _recognizer(self, engine: str) -> Recognizer:
-        if engine not in self._recognizers:
-            try:
-                self._recognizers[engine] = self._load(engine)
-            except EngineError as error:
-                raise PoisonError(f"it asks for an engine that this process has not: {error}") from error
-        return self._recognizers[engine]
 
     def _texts(self, crops: Crops, recognizer: EngineInfo, readings: list[Reading]) -> Texts:
         lines = tuple(

@@ -4,8 +4,10 @@ Every reading votes for its text with its confidence; the text with the most wei
 mean of the readings that voted for it. An appearance is sent when it begins, when its text or best frame changes, when
 it was last sent `REFRESH_S` seconds of its source's time ago, and when it is over.
 
-A text that is replaced by quite another one in the same place (a slide, a caption) begins a new appearance: two
-readings in a row that are nothing like the winner. What differs little (a clock, a misread letter) is voted on.
+Another text in the same place begins a new appearance. It takes two readings in a row: of anything that is nothing like
+the winner (a slide, a caption), or, where it differs little (a clock, ``B12`` and then ``B2``), of the same text, both
+sure, behind a text that was read so too. What differs little otherwise is a misreading, and voted on. Texts that are
+alike when folded never differ: that is what a recogniser confuses.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ LONGEST_PATH = 128
 UNLIKE = 0.5
 """Texts whose edit distance is a larger share of the longer one are different texts and not one text misread."""
 
-UNLIKE_IN_A_ROW = 2
+SURE = 0.9
+"""Two readings alike in a row, of at least this confidence, are steady: such a text is taken to stand there."""
 
 MOST_CANDIDATES = 32
 """Texts that are voted on; beyond that the weakest is given up."""
@@ -44,6 +47,14 @@ class _Candidate:
 
 @dataclass(slots=True)
 class _Votes:
+    """An open appearance.
+
+    Attributes:
+        before: the reading that was counted last.
+        steady: the text that was steadily read last.
+        waiting: a reading that differs; the next one tells whether it was a misreading or another text.
+    """
+
     appearance_id: str
     first: FrameInfo
     last: FrameInfo
@@ -53,13 +64,22 @@ class _Votes:
     best_view: float = 0.0
     readings: int = 0
     candidates: dict[str, _Candidate] = field(default_factory=dict)
-    unlike: list[tuple[FrameInfo, Text]] = field(default_factory=list)
+    before: Text | None = None
+    steady: str | None = None
+    waiting: tuple[FrameInfo, Text] | None = None
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
 
     def winner(self) -> tuple[str, float]:
         text, candidate = max(self.candidates.items(), key=lambda found: (found[1].weight, found[0]))
         return text, candidate.weight / candidate.votes
+
+    def agrees(self, text: str) -> bool:
+        return _are_alike(text, self.winner()[0]) or (self.steady is not None and _are_alike(text, self.steady))
+
+    def seen_at_ns(self) -> int:
+        """When its place was last read, whatever it said."""
+        return (self.waiting[0] if self.waiting else self.last).captured_at_ns
 
     def vote(self, text: str, confidence: float) -> None:
         candidate = self.candidates.setdefault(text, _Candidate())
@@ -87,7 +107,9 @@ class Ballot:
             if line.region.track_id is not None:
                 news += _count(votes, line.region.track_id, info, line)
         for track_id, vote in list(votes.items()):
-            closed = info.captured_at_ns - vote.last.captured_at_ns > GONE_AFTER_S * 1e9
+            closed = info.captured_at_ns - vote.seen_at_ns() > GONE_AFTER_S * 1e9
+            if closed:
+                _count_waiting(vote)
             winner = (vote.winner()[0], vote.best_frame_id)
             due = info.captured_at_ns - vote.sent_at_ns >= REFRESH_S * 1e9 and vote.last is info
             if closed or due or vote.sent != winner:
@@ -100,6 +122,8 @@ class Ballot:
     def close(self, key: str, generation: int) -> tuple[Appearance, ...]:
         """End all open appearances of a source (or segment) and generation; they are sent a last time."""
         votes = self._open.pop((key, generation), {})
+        for vote in votes.values():
+            _count_waiting(vote)
         return tuple(_appearance(vote, closed=True) for vote in votes.values())
 
 
@@ -109,20 +133,46 @@ def _count(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text)
     if vote is None:
         votes[track_id] = _opened(track_id, info, line)
         return []
-    if _is_unlike(line.text, vote.winner()[0]):
-        vote.unlike.append((info, line))
-        if len(vote.unlike) < UNLIKE_IN_A_ROW:
-            return []
-        (first, first_line), *others = vote.unlike
-        votes[track_id] = _opened(track_id, first, first_line)
-        for other, other_line in others:
-            _add(votes[track_id], other, other_line)
+    if vote.agrees(line.text):
+        _count_waiting(vote)
+        _add(vote, info, line)
+    elif vote.waiting is None:
+        vote.waiting = info, line
+    elif _is_another(vote, vote.waiting[1], line):
+        votes[track_id] = _opened(track_id, *vote.waiting)
+        _add(votes[track_id], info, line)
         return [_appearance(vote, closed=True)]
-    for other, other_line in vote.unlike:
-        _add(vote, other, other_line)
-    vote.unlike.clear()
-    _add(vote, info, line)
+    else:
+        is_same = _are_alike(vote.waiting[1].text, line.text)
+        _count_waiting(vote)
+        if is_same:
+            _add(vote, info, line)
+        else:
+            vote.waiting = info, line
     return []
+
+
+def _is_another(vote: _Votes, first: Text, second: Text) -> bool:
+    """Whether two readings in a row, neither of which agrees with the vote, are another text in its place."""
+    if all(_is_unlike(reading.text, vote.winner()[0]) for reading in (first, second)):
+        return True
+    return vote.steady is not None and _are_steady(first, second)
+
+
+def _count_waiting(vote: _Votes) -> None:
+    """Vote on the reading that differed: it was a misreading, or the last one of all."""
+    if vote.waiting is not None:
+        _add(vote, *vote.waiting)
+        vote.waiting = None
+
+
+def _are_steady(first: Text, second: Text) -> bool:
+    return min(first.confidence, second.confidence) >= SURE and _are_alike(first.text, second.text)
+
+
+def _are_alike(text: str, other: str) -> bool:
+    # What has no letter and no digit folds to nothing.
+    return (folded_text(text) or text) == (folded_text(other) or other)
 
 
 def _opened(track_id: str, info: FrameInfo, line: Text) -> _Votes:
@@ -161,6 +211,9 @@ def _add(vote: _Votes, info: FrameInfo, line: Text) -> None:
     vote.last, vote.last_polygon = info, polygon
     vote.readings += 1
     vote.vote(line.text, line.confidence)
+    if vote.before is not None and _are_steady(vote.before, line):
+        vote.steady = line.text
+    vote.before = line
     view = line.confidence * polygon_size_wh(polygon)[1]
     # A view that is hardly better is not worth another best frame.
     if view > vote.best_view * 1.1:

@@ -23,7 +23,8 @@ from ocrstream.storage.elastic import ElasticStore
 from ocrstream.storage.opening import open_documents, open_frames
 from ocrstream.transport.kafka import KafkaTransport
 from search.pictures import KafkaPictures, NoPictures, StoredPictures
-from search.web import PageServer, build_app
+from search.server import PageServer
+from search.web import build_app
 
 log = logging.getLogger("search")
 

@@ -26,6 +26,7 @@ from ocrstream.picture import Image, Picture, encode_jpeg
 from ocrstream.storage import DocumentStore, Filter, Pictures
 from ocrstream.wire import appearance_to_json
 from search.asking import format_time
+from search.fields import frame_fields, line_fields
 from search.timeline import Cue, cues, timeline
 
 Format = Literal["jsonl", "csv", "srt", "vtt"]
@@ -111,7 +112,7 @@ def _region_records(store: DocumentStore, where: Filter) -> Iterator[dict[str, A
         if not lines and not where.min_confidence:
             yield {"kind": "frame", **frame}
         for line in lines:
-            yield {"kind": "region", **frame, **_line_record(line)}
+            yield {"kind": "region", **frame, **line_fields(line)}
 
 
 def _lines(texts: Texts, where: Filter) -> list[Text]:
@@ -122,17 +123,8 @@ def _frame_record(texts: Texts, lines: int) -> dict[str, Any]:
     info = texts.info
     picture = info.picture
     return {
-        "source": info.source_id,
-        "frame_id": info.frame_id,
-        "captured_at": format_time(info.captured_at_ns),
-        "captured_at_ns": info.captured_at_ns,
-        "media_time_ms": info.media_time_ms,
-        "path": info.path,
-        "width_px": info.width_px,
-        "height_px": info.height_px,
-        "live": info.live,
+        **frame_fields(info),
         "segment": info.segment,
-        "generation": info.generation,
         "detector": texts.detector.name,
         "detector_weights": texts.detector.weights,
         "recognizer": texts.recognizer.name,
@@ -141,17 +133,6 @@ def _frame_record(texts: Texts, lines: int) -> dict[str, Any]:
         "asked_recognizer": info.recognizer,
         "picture": [picture.topic, picture.partition, picture.offset] if picture else None,
         "lines_in_frame": lines,
-    }
-
-
-def _line_record(line: Text) -> dict[str, Any]:
-    return {
-        "line_number": line.region.line_number,
-        "text": line.text,
-        "confidence": line.confidence,
-        "detector_score": line.region.detector_score,
-        "polygon": line.region.polygon,
-        "track_id": line.region.track_id,
     }
 
 
@@ -278,7 +259,7 @@ def _vtt_text(text: str) -> str:
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-class ImageFiles:
+class OriginalPictures:
     """The pictures of images and folders: from where they are kept, else from the image files themselves.
 
     Args:
@@ -331,7 +312,7 @@ def export_boxes(
     Args:
         store: where the lines are.
         where: which of them.
-        pictures: where the pictures are; `ImageFiles` for folders of images.
+        pictures: where the pictures are; `OriginalPictures` for folders of images.
         out_dir: is made where it is missing.
         progress: called with the number of frames done so far.
 

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from ocrstream.messages import EngineInfo, Text, Texts
 from ocrstream.storage import Hit
-from search.asking import NS_PER_S, format_time
+from search.asking import NS_PER_S
+from search.fields import frame_fields, line_fields
 
 Spans = tuple[tuple[int, int], ...]
 
@@ -146,16 +147,7 @@ def frame_json(texts: Texts, matches: Mapping[int, Spans] | None = None) -> dict
     """A frame as the API gives it; ``docs/api.md`` describes the fields."""
     info = texts.info
     return {
-        "frame_id": info.frame_id,
-        "source": info.source_id,
-        "captured_at": format_time(info.captured_at_ns),
-        "captured_at_ns": info.captured_at_ns,
-        "media_time_ms": info.media_time_ms,
-        "path": info.path,
-        "width_px": info.width_px,
-        "height_px": info.height_px,
-        "live": info.live,
-        "generation": info.generation,
+        **frame_fields(info),
         "detector": _engine_json(texts.detector),
         "recognizer": _engine_json(texts.recognizer),
         "picture": f"/frames/{quote(info.frame_id, safe='')}.jpg",
@@ -185,11 +177,6 @@ def _engine_json(engine: EngineInfo) -> dict[str, str]:
 
 def _line_json(line: Text, spans: Spans) -> dict[str, Any]:
     return {
-        "line_number": line.region.line_number,
-        "text": line.text,
-        "confidence": line.confidence,
-        "detector_score": line.region.detector_score,
-        "polygon": [list(point) for point in line.region.polygon],
-        "track_id": line.region.track_id,
+        **line_fields(line),
         "matches": [list(span) for span in spans],
     }

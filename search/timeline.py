@@ -1,22 +1,22 @@
 """When each text of a source was there and where: what subtitles and the annotated video are made of.
 
 The same text in one frame after the other is one sighting. It is made from what each frame shows and not from the
-appearances: those follow a place, and a vote over a place where the text changes (a clock, captions) names one of them.
+appearances: those follow a place, and what was read there once or unsurely is voted on with its neighbours.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ocrstream.geometry import Polygon
+from ocrstream.geometry import Polygon, polygon_between
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 
 LONGEST_HOLD_MS = 1000.0
-"""How long a text is taken to stay after the frame it was last seen in, when no later frame tells."""
+"""How long a text is taken to stay after the frame it was last seen in; in the last frame, for as long as a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,7 @@ class Sighting:
         if at == len(self.path):
             return self.path[-1][1]
         (before_ms, before), (after_ms, after) = self.path[at - 1], self.path[at]
-        share = (at_ms - before_ms) / (after_ms - before_ms)
-        a, b, c, d = (
-            (x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for (x0, y0), (x1, y1) in zip(before, after, strict=True)
-        )
-        return a, b, c, d
+        return polygon_between(before, after, (at_ms - before_ms) / (after_ms - before_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +104,17 @@ def _at_ms(info: FrameInfo, zero_ms: float) -> float:
 
 
 def _until(last_ms: float, times_ms: list[float]) -> float:
-    """A text stays until the first frame that no longer shows it, but for no longer than the hold."""
+    """A text stays until the first frame that no longer shows it, but for no longer than the hold.
+
+    The last frame of all is taken to last as long as the one before it: then the source, or what was read of it, ends.
+    """
     after = bisect_right(times_ms, last_ms)
-    next_ms = times_ms[after] if after < len(times_ms) else last_ms + LONGEST_HOLD_MS
-    return min(next_ms, last_ms + LONGEST_HOLD_MS)
+    if after < len(times_ms):
+        until_ms = times_ms[after]
+    else:
+        before = bisect_left(times_ms, last_ms)
+        until_ms = last_ms + (last_ms - times_ms[before - 1] if before else LONGEST_HOLD_MS)
+    return min(until_ms, last_ms + LONGEST_HOLD_MS)
 
 
 def _put_together(lines: list[_Line], times_ms: list[float]) -> Iterator[Sighting]:

@@ -97,8 +97,8 @@ class DocumentStore(Protocol):
         """Store readings, once.
 
         The same again changes nothing; a higher generation supersedes all lines of the frame (those it does not see
-        are gone) and the appearances of lower generations whose best frame it is; a lower one changes nothing. On
-        return it is durable, and visible to `search` within a second.
+        are gone) and takes its time out of the appearances of lower generations (see `superseding`); a lower one
+        changes nothing. On return it is durable, and visible to `search` within a second.
 
         Raises:
             StoreError: the server is away or the disk full; nothing is lost, offer the same batch again.
@@ -123,6 +123,9 @@ class DocumentStore(Protocol):
 
     def appearances(self, where: Filter) -> Iterator[Appearance]:
         """Every appearance of a filter that overlaps its time, by source and first sighting."""
+
+    def unfinished(self) -> Iterator[Appearance]:
+        """Every appearance that is not closed, by source and first sighting."""
 
     def get(self, frame_id: str) -> Texts | None:
         """One frame."""
@@ -182,6 +185,11 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 def storable(text: str) -> str:
     """The text with lone surrogates, which no encoding takes, replaced one by one (spans stay where they are)."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def storable_or_none(text: str | None) -> str | None:
+    """The same of a text that may be missing."""
+    return None if text is None else storable(text)
 
 
 def refusal(texts: Texts) -> str | None:

@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ocrstream.folding import folded_text
-from ocrstream.geometry import bounding_box
+from ocrstream.geometry import bounding_box, polygon_of
 from ocrstream.messages import Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
 from ocrstream.query import And, Fuzzy, Node, Not, Or, Phrase, Query
-from ocrstream.storage import EXACT_BONUS, Filter, storable
+from ocrstream.storage import EXACT_BONUS, Filter, storable, storable_or_none
 
 FRAMES, REGIONS, APPEARANCES = FAMILIES = ("frames", "regions", "appearances")
 
@@ -146,8 +146,8 @@ def frame_document(texts: Texts) -> dict[str, Any]:
         "live": info.live,
         "width_px": info.width_px,
         "height_px": info.height_px,
-        "asked_detector": _storable(info.detector),
-        "asked_recognizer": _storable(info.recognizer),
+        "asked_detector": storable_or_none(info.detector),
+        "asked_recognizer": storable_or_none(info.recognizer),
         "text": storable(texts.text),
         "folded": " ".join(filter(None, (folded_text(line.text) for line in texts.lines))),
         "line_count": len(texts.lines),
@@ -159,7 +159,7 @@ def frame_document(texts: Texts) -> dict[str, Any]:
                 "confidence": line.confidence,
                 "detector_score": line.region.detector_score,
                 "polygon": line.region.polygon,
-                "track_id": _storable(line.region.track_id),
+                "track_id": storable_or_none(line.region.track_id),
             }
             for line in texts.lines
         ],
@@ -189,7 +189,7 @@ def region_documents(texts: Texts) -> list[tuple[int, dict[str, Any]]]:
             "detector_score": line.region.detector_score,
             "polygon": line.region.polygon,
             "box": {"x0": x0, "y0": y0, "x1": x1, "y1": y1},
-            "track_id": _storable(line.region.track_id),
+            "track_id": storable_or_none(line.region.track_id),
         }
         documents.append((line.region.line_number, document))
     return documents
@@ -236,7 +236,7 @@ def texts_of(source: Mapping[str, Any]) -> Texts:
     )
     lines = tuple(
         Text(
-            Region(line["line_number"], _polygon(line["polygon"]), line["detector_score"], line["track_id"]),
+            Region(line["line_number"], polygon_of(line["polygon"]), line["detector_score"], line["track_id"]),
             line["text"],
             line["confidence"],
         )
@@ -258,7 +258,7 @@ def appearance_of(source: Mapping[str, Any]) -> Appearance:
         last_ms=source["last_ms"],
         best_frame_id=source["best_frame_id"],
         readings=source["readings"],
-        path=tuple((at_ms, _polygon(points)) for at_ms, points in source["path"]),
+        path=tuple((at_ms, polygon_of(points)) for at_ms, points in source["path"]),
         closed=source["closed"],
         generation=source["generation"],
     )
@@ -341,19 +341,11 @@ def _origin(texts: Texts) -> dict[str, Any]:
         "source_id": storable(info.source_id),
         "captured_at": to_iso(info.captured_at_ns),
         "media_time_ms": info.media_time_ms,
-        "path": _storable(info.path),
+        "path": storable_or_none(info.path),
         "generation": info.generation,
         "detector": {"name": storable(texts.detector.name), "weights": storable(texts.detector.weights)},
         "recognizer": {"name": storable(texts.recognizer.name), "weights": storable(texts.recognizer.weights)},
     }
-
-
-def _storable(text: str | None) -> str | None:
-    return None if text is None else storable(text)
-
-
-def _polygon(points: list[list[float]]) -> Any:
-    return tuple((float(x), float(y)) for x, y in points)
 
 
 def _source_clauses(where: Filter) -> list[dict[str, Any]]:

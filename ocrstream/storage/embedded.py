@@ -32,16 +32,16 @@ from ocrstream.storage import (
     refusal,
     storable,
 )
+from ocrstream.storage.embedded_appearances import supersede, write_appearance
 from ocrstream.storage.embedded_layout import (
     APPEARANCE_COLUMNS,
     FRAME_COLUMNS,
     REGION_COLUMNS,
+    RENEWALS,
     SCHEMA,
     SCHEMA_VERSION,
-    WRITE_APPEARANCE,
     appearance_clause,
     appearance_of,
-    appearance_row,
     frame_clause,
     frame_row,
     line_of,
@@ -104,7 +104,9 @@ class EmbeddedStore:
                     outdated += 1
                 elif texts.info.generation > generation:
                     known[frame_id] = _write_frame(connection, texts, row), texts.info.generation
-                connection.executemany(WRITE_APPEARANCE, map(appearance_row, texts.appearances))
+                    supersede(connection, texts.info)
+                for appearance in texts.appearances:
+                    write_appearance(connection, appearance)
         return WriteReport(len(accepted) - outdated, outdated, refused)
 
     def search(
@@ -139,20 +141,11 @@ class EmbeddedStore:
 
     def appearances(self, where: Filter) -> Iterator[Appearance]:
         """See `DocumentStore.appearances`."""
-        clause, arguments = appearance_clause(where)
-        after: tuple[str, int, str] = ("", -1, "")
-        while True:
-            with self._reading() as connection:
-                rows = connection.execute(
-                    f"SELECT {APPEARANCE_COLUMNS} FROM appearances "  # noqa: S608 only names of this module
-                    f"WHERE (source_id, first_at_ns, track_id) > (?, ?, ?) AND {clause} "
-                    "ORDER BY source_id, first_at_ns, track_id LIMIT ?",
-                    (*after, *arguments, _CHUNK),
-                ).fetchall()
-            yield from map(appearance_of, rows)
-            if len(rows) < _CHUNK:
-                return
-            after = rows[-1]["source_id"], rows[-1]["first_at_ns"], rows[-1]["track_id"]
+        return self._appearances(*appearance_clause(where))
+
+    def unfinished(self) -> Iterator[Appearance]:
+        """See `DocumentStore.unfinished`."""
+        return self._appearances("closed = 0", [])
 
     def get(self, frame_id: str) -> Texts | None:
         """See `DocumentStore.get`."""
@@ -190,6 +183,21 @@ class EmbeddedStore:
                 # Not `execute`: that takes only the first step of this pragma, which gives back a single page.
                 connection.executescript("PRAGMA incremental_vacuum;")
         return len(days)
+
+    def _appearances(self, clause: str, arguments: list[Any]) -> Iterator[Appearance]:
+        after: tuple[str, int, str] = ("", -1, "")
+        while True:
+            with self._reading() as connection:
+                rows = connection.execute(
+                    f"SELECT {APPEARANCE_COLUMNS} FROM appearances "  # noqa: S608 only names of this module
+                    f"WHERE (source_id, first_at_ns, track_id) > (?, ?, ?) AND {clause} "
+                    "ORDER BY source_id, first_at_ns, track_id LIMIT ?",
+                    (*after, *arguments, _CHUNK),
+                ).fetchall()
+            yield from map(appearance_of, rows)
+            if len(rows) < _CHUNK:
+                return
+            after = rows[-1]["source_id"], rows[-1]["first_at_ns"], rows[-1]["track_id"]
 
     def _purge(self, end_ns: int) -> bool:
         """Delete some of what is older, a little at a time so that writing goes on; returns whether to go on."""
@@ -287,7 +295,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             _create(connection, path)
-        elif _folding_version(connection) != FOLDING_VERSION:
+        elif version < SCHEMA_VERSION:
+            _renew(connection)
+        if _folding_version(connection) != FOLDING_VERSION:
             _fold_again(connection)
 
 
@@ -301,6 +311,13 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
     for statement in SCHEMA.split(";\n"):
         connection.execute(statement)
     connection.execute("INSERT INTO folding VALUES (?)", (FOLDING_VERSION,))
+    _renew(connection)
+
+
+def _renew(connection: sqlite3.Connection) -> None:
+    """Give a store of the first schema what the second has."""
+    for statement in RENEWALS:
+        connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
@@ -375,10 +392,6 @@ def _write_frame(connection: sqlite3.Connection, texts: Texts, row: int | None) 
         connection.execute("DELETE FROM frames WHERE id = ?", (row,))
         connection.execute("DELETE FROM regions WHERE frame = ?", (row,))
         connection.execute("DELETE FROM search WHERE rowid = ?", (row,))
-        connection.execute(
-            "DELETE FROM appearances WHERE best_frame_id = ? AND generation < ?",
-            (storable(texts.info.frame_id), texts.info.generation),
-        )
     inserted = connection.execute(
         f"INSERT INTO frames (id, {FRAME_COLUMNS}) VALUES ({', '.join('?' * 21)})",  # noqa: S608 marks
         (row, *frame_row(texts)),

@@ -19,10 +19,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from ocrstream.messages import Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
-from ocrstream.storage import Filter, storable
+from ocrstream.geometry import polygon_of
+from ocrstream.messages import FIRST_READING, Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
+from ocrstream.storage import Filter, storable, storable_or_none
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE frames (
@@ -78,11 +79,19 @@ CREATE TABLE appearances (
 ) STRICT;
 CREATE INDEX appearances_by_source ON appearances (source_id, first_at_ns);
 CREATE INDEX appearances_by_time ON appearances (first_at_ns);
-CREATE INDEX appearances_by_best_frame ON appearances (best_frame_id);
 CREATE TABLE folding (version INTEGER NOT NULL) STRICT;
 CREATE VIRTUAL TABLE search USING fts5 (folded, exact, tokenize = "ascii tokenchars '|'");
 CREATE VIRTUAL TABLE words USING fts5vocab (search, col);
 """
+
+RENEWALS = (
+    # Found by this, the few frames that were read again cost the writing of all others nothing.
+    "CREATE INDEX IF NOT EXISTS frames_read_again ON frames (source_id, captured_at_ns) "
+    f"WHERE generation > {FIRST_READING}",
+    "CREATE INDEX IF NOT EXISTS appearances_unfinished ON appearances (source_id, first_at_ns) WHERE closed = 0",
+    "DROP INDEX IF EXISTS appearances_by_best_frame",
+)
+"""What makes the second schema of the first."""
 
 FRAME_COLUMNS = (
     "frame_id, source_id, captured_at_ns, media_time_ms, path, segment, live, width_px, height_px, generation, "
@@ -95,8 +104,7 @@ APPEARANCE_COLUMNS = (
     "path, closed, generation"
 )
 WRITE_APPEARANCE = f"""
-INSERT INTO appearances ({APPEARANCE_COLUMNS}) SELECT {", ".join(f"?{n}" for n in range(1, 14))}
-WHERE NOT EXISTS (SELECT 1 FROM frames WHERE frame_id = ?9 AND generation > ?13)
+INSERT INTO appearances ({APPEARANCE_COLUMNS}) VALUES ({", ".join("?" * 13)})
 ON CONFLICT (track_id) DO UPDATE SET
     source_id = excluded.source_id, text = excluded.text, confidence = excluded.confidence,
     first_at_ns = excluded.first_at_ns, last_at_ns = excluded.last_at_ns,
@@ -114,14 +122,14 @@ def frame_row(texts: Texts) -> tuple[Any, ...]:
         storable(info.source_id),
         info.captured_at_ns,
         info.media_time_ms,
-        _storable(info.path),
+        storable_or_none(info.path),
         info.segment,
         info.live,
         info.width_px,
         info.height_px,
         info.generation,
-        _storable(info.detector),
-        _storable(info.recognizer),
+        storable_or_none(info.detector),
+        storable_or_none(info.recognizer),
         *((storable(picture.topic), picture.partition, picture.offset) if picture else (None, None, None)),
         storable(texts.detector.name),
         storable(texts.detector.weights),
@@ -160,14 +168,10 @@ def region_rows(frame: int, texts: Texts) -> list[tuple[Any, ...]]:
             line.confidence,
             line.region.detector_score,
             json.dumps(line.region.polygon, separators=(",", ":")),
-            _storable(line.region.track_id),
+            storable_or_none(line.region.track_id),
         )
         for line in texts.lines
     ]
-
-
-def _storable(text: str | None) -> str | None:
-    return None if text is None else storable(text)
 
 
 def texts_of(row: sqlite3.Row, lines: Sequence[Text]) -> Texts:
@@ -179,7 +183,7 @@ def texts_of(row: sqlite3.Row, lines: Sequence[Text]) -> Texts:
 
 def line_of(row: sqlite3.Row) -> Text:
     """The line of a region's row."""
-    region = Region(row["line_number"], _polygon(json.loads(row["polygon"])), row["detector_score"], row["track_id"])
+    region = Region(row["line_number"], polygon_of(json.loads(row["polygon"])), row["detector_score"], row["track_id"])
     return Text(region, row["text"], row["confidence"])
 
 
@@ -204,12 +208,8 @@ def _info_of(row: sqlite3.Row) -> FrameInfo:
 
 def appearance_of(row: sqlite3.Row) -> Appearance:
     """The appearance of a row."""
-    path = tuple((at_ms, _polygon(points)) for at_ms, points in json.loads(row["path"]))
+    path = tuple((at_ms, polygon_of(points)) for at_ms, points in json.loads(row["path"]))
     return Appearance(**{**dict(row), "path": path, "closed": bool(row["closed"])})
-
-
-def _polygon(points: list[list[float]]) -> Any:
-    return tuple((x, y) for x, y in points)
 
 
 def marks(values: Sequence[object]) -> str:

@@ -597,13 +597,104 @@ def test_a_higher_generation_of_an_appearance_wins_over_later_sightings(case: Ca
     assert list(case.store.appearances(Filter())) == [newer]
 
 
-def test_an_appearance_goes_with_its_best_frame_when_a_new_reading_supersedes_that(case: Case) -> None:
-    case.write(with_appearances(frame("f1"), appearance("t1"), appearance("t2", best_frame_id="f2")), frame("f2"))
-    case.write(with_appearances(frame("f1", generation=5), appearance("t3", generation=5)))
-    assert [a.track_id for a in case.store.appearances(Filter())] == ["t2", "t3"]
-    # What the earlier reading still has to say of that frame comes too late.
-    case.write(with_appearances(frame("f3"), appearance("t1", last_s=9), appearance("t4", best_frame_id="f3")))
-    assert [a.track_id for a in case.store.appearances(Filter())] == ["t2", "t3", "t4"]
+def second(number: int, *lines: str, **changes: Any) -> Texts:
+    """The frame of a second, called after it; its lines belong to the track ``t1``."""
+    texts = frame(f"f{number}", *lines, at_s=number, **changes)
+    tracked = (replace(line, region=replace(line.region, track_id="t1")) for line in texts.lines)
+    return replace(texts, lines=tuple(tracked))
+
+
+def seen(case: Case) -> list[tuple[str, int, float, float, str]]:
+    """Text, generation, first and last second (to the millisecond) and best frame of the appearances, by time."""
+    found = sorted(case.store.appearances(Filter()), key=lambda a: a.first_at_ns)
+    for appearance in found:
+        assert appearance.path
+        assert appearance.readings >= 1
+    return [(a.text, a.generation, to_s(a.first_at_ns), to_s(a.last_at_ns), a.best_frame_id) for a in found]
+
+
+def to_s(at_ns: int) -> float:
+    return round((at_ns - T0_NS) / SECOND_NS, 3)
+
+
+AGAIN = 1_767_300_000_000
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("best", ["f2", "f4", "f7"])
+def test_a_replay_of_a_part_cuts_an_appearance_that_reaches_beyond_it(case: Case, best: str, at_once: bool) -> None:
+    old = appearance("t1", "GATE B1Z", first_s=0, last_s=9, best_frame_id=best, readings=10)
+    case.write(*(second(n, "GATE B1Z") for n in range(9)), with_appearances(second(9, "GATE B1Z"), old))
+    again = [second(n, "GATE B12", generation=AGAIN) for n in range(3, 6)]
+    new = appearance("f3-000", "GATE B12", first_s=3, last_s=5, best_frame_id="f4", generation=AGAIN)
+    again[-1] = with_appearances(again[-1], new)
+    for batch in [again] if at_once else [[texts] for texts in again]:
+        case.write(*batch)
+    expected = [
+        ("GATE B1Z", 1, 0.0, 3.0, "f2" if best == "f2" else "f0"),
+        ("GATE B12", AGAIN, 3.0, 5.0, "f4"),
+        ("GATE B1Z", 1, 5.0, 9.0, "f7" if best == "f7" else "f6"),
+    ]
+    assert seen(case) == expected
+    before, _, behind = sorted(case.store.appearances(Filter()), key=lambda a: a.first_at_ns)
+    assert (before.track_id, before.last_at_ns, before.closed) == ("t1", T0_NS + 3 * SECOND_NS - 1, True)
+    assert (behind.track_id, behind.first_at_ns, behind.closed) == ("t1+f5", T0_NS + 5 * SECOND_NS + 1, False)
+    assert before.readings + behind.readings in (7, 8)
+    case.write(*again)
+    assert seen(case) == expected
+
+
+def test_a_text_that_is_still_in_view_goes_on_behind_what_was_read_again(case: Case) -> None:
+    old = appearance("t1", first_s=0, last_s=4, best_frame_id="f0")
+    case.write(*(second(n, "GATE") for n in range(4)), with_appearances(second(4, "GATE"), old))
+    new = appearance("f1-000", "GATE!", first_s=1, last_s=2, best_frame_id="f1", generation=AGAIN)
+    case.write(second(1, "GATE!", generation=AGAIN), with_appearances(second(2, "GATE!", generation=AGAIN), new))
+    later = replace(old, last_at_ns=T0_NS + 8 * SECOND_NS, closed=True)
+    case.write(with_appearances(second(8, "GATE"), later))
+    expected = [
+        ("GATE", 1, 0.0, 1.0, "f0"),
+        ("GATE!", AGAIN, 1.0, 2.0, "f1"),
+        ("GATE", 1, 2.0, 8.0, "f3"),
+    ]
+    assert seen(case) == expected
+    assert [a.closed for a in case.store.appearances(Filter()) if a.track_id == "t1+f2"] == [True]
+    case.write(with_appearances(second(4, "GATE"), old))
+    assert seen(case) == expected
+
+
+def test_an_appearance_that_comes_after_the_replay_is_cut_likewise(case: Case) -> None:
+    case.write(*(second(n, "GATE") for n in range(10)))
+    case.write(*(second(n, "GATE!", generation=AGAIN) for n in (2, 3, 7)))
+    case.write(with_appearances(second(9, "GATE"), appearance("t1", first_s=0, last_s=9, best_frame_id="f3")))
+    parts = [(0.0, 2.0, "f0"), (3.0, 7.0, "f4"), (7.0, 9.0, "f8")]
+    assert [(first, last, best) for _, _, first, last, best in seen(case)] == parts
+
+
+def test_what_was_read_again_as_a_whole_is_gone_and_stays_gone(case: Case) -> None:
+    old = appearance("t1", first_s=0, last_s=3, best_frame_id="f0")
+    case.write(*(second(n, "GATE") for n in range(3)), with_appearances(second(3, "GATE"), old))
+    # The picture of second 1 is no longer kept; nothing is seen in the others.
+    for n in (0, 2, 3):
+        case.write(second(n, generation=AGAIN))
+    assert seen(case) == []
+    case.write(with_appearances(second(3, "GATE"), old))
+    assert seen(case) == []
+
+
+def test_a_replay_leaves_other_times_and_sources_alone(case: Case) -> None:
+    before, behind = appearance("a", first_s=0, last_s=1), appearance("b", first_s=4, last_s=5)
+    elsewhere = appearance("c", first_s=0, last_s=9, source_id="hall")
+    case.write(with_appearances(second(5, "GATE"), before, behind, elsewhere))
+    case.write(*(second(n, generation=AGAIN) for n in (2, 3)))
+    assert sorted(case.store.appearances(Filter()), key=lambda a: a.track_id) == [before, behind, elsewhere]
+
+
+def test_what_is_not_closed_is_found(case: Case) -> None:
+    a, b = appearance("a"), appearance("b", first_s=2, last_s=3, closed=True)
+    case.write(with_appearances(second(3, "GATE"), a, b, appearance("c", source_id="aisle")))
+    assert [found.track_id for found in case.store.unfinished()] == ["c", "a"]
+    case.write(with_appearances(second(3, "GATE"), replace(a, closed=True)))
+    assert [found.track_id for found in case.store.unfinished()] == ["c"]
 
 
 def test_appearances_are_filtered_by_overlap(case: Case) -> None:

@@ -54,6 +54,7 @@ class Running:
             text=True,
             env={**process_environment(), **(environment or {})},
         )
+        self._command = " ".join(map(str, arguments))
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -89,13 +90,15 @@ class Running:
         return self.output
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End it as a power cut would; what it has said is shown with a test that fails."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
         assert self.process.stdout is not None
-        self.process.stdout.close()
+        if not self.process.stdout.closed:
+            self.process.stdout.close()
+            sys.stdout.write(f"{self._command}, exit code {self.process.returncode}:\n{self.output}\n")
 
     def _read(self) -> None:
         assert self.process.stdout is not None

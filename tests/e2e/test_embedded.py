@@ -91,6 +91,18 @@ def test_a_camera_that_goes_off_and_on_again_is_read_on(
     assert "Traceback" not in said
 
 
+def test_a_second_signal_ends_at_once_and_says_nothing_of_faults(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mkv"
+    write_video(clip, pictures(400), fps=25)
+    with running("run", clip, "--no-serve", "--data", tmp_path / "data", "--detector", "ppocr") as run:
+        run.say("| dropped 0")
+        run.process.send_signal(signal.SIGINT)
+        run.say("stopping")
+        said = run.end(signal.SIGINT, expect=130)
+    assert "WARNING" not in said
+    assert "ERROR" not in said
+
+
 def test_a_file_ends_by_itself_and_a_second_run_doubles_nothing(tmp_path: Path) -> None:
     clip, data = tmp_path / "clip.mkv", tmp_path / "data"
     write_video(clip, pictures(20), fps=10)

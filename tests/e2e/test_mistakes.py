@@ -58,6 +58,12 @@ STORED = ("--data", "data")
         (("read", "folder", *ENGINES), "folder is a folder: give image files, or `ocrstream run folder` for a folder"),
         (("read", "text.mp4", *ENGINES), "text.mp4: not an image (17 bytes)\n"),
         (("import", "folder", *STORED), "folder cannot be read: Is a directory"),
+        (("export", "--source", "attic", *STORED), "there is no source 'attic'; there are: clip\n"),
+        (("replay", "--source", "attic", *STORED), "there is no source 'attic'; there are: clip\n"),
+        (
+            ("export", "--since", "2030-01-01", "--until", "2029-01-01", *STORED),
+            "--until 2029-01-01 does not lie behind --since 2030-01-01",
+        ),
         (("search", "(gate", *STORED), "an opening parenthesis is never closed: add )"),
         (("search", "gate", "--since", "soon", *STORED), "'soon' is not a time. Write 2026"),
         (("export", "-o", "none/out.jsonl", *STORED), "none/out.jsonl cannot be written: No such file or directory"),

@@ -16,7 +16,8 @@ from ocrstream.storage.embedded import EmbeddedStore
 from ocrstream.storage.frames import FrameStore
 from search.asking import PAGE_SIZE
 from search.pictures import StoredPictures
-from search.web import PageServer, Status, build_app
+from search.server import PageServer
+from search.web import Status, build_app
 from tests.documents import frame, line, picture
 from tests.services.browser import Window
 

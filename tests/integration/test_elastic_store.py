@@ -21,7 +21,7 @@ from ocrstream.errors import BackpressureError, ConfigError, DeploymentError, St
 from ocrstream.geometry import box_polygon
 from ocrstream.messages import EngineInfo, FrameInfo, Region, Text, Texts
 from ocrstream.query import parse
-from ocrstream.storage import Filter, WriteReport, elastic
+from ocrstream.storage import Filter, WriteReport, elastic_connection
 from ocrstream.storage.elastic import ElasticStore
 from ocrstream.storage.elastic_layout import MAPPINGS
 from tests.services import free_port
@@ -137,7 +137,7 @@ def test_a_crash_between_regions_and_frame_is_repaired_by_redelivery(
 ) -> None:
     store.write([frame("f1", "a", "b", "c")])
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_bulk", _dying_before_frames(store._bulk))
+        patch.setattr(store._server, "bulk", _dying_before_frames(store._server.bulk))
         with pytest.raises(StoreError, match="power cut"):
             store.write([frame("f1", "d", generation=2)])
     stored = store.get("f1")
@@ -154,7 +154,7 @@ def test_lines_of_a_reading_that_died_and_was_overtaken_go(
     store: ElasticStore, client: elasticsearch.Elasticsearch, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_bulk", _dying_before_frames(store._bulk))
+        patch.setattr(store._server, "bulk", _dying_before_frames(store._server.bulk))
         with pytest.raises(StoreError, match="power cut"):
             store.write([frame("f1", "a", "b", "c", generation=2)])
     store.write([frame("f1", "d", generation=3)])
@@ -286,7 +286,7 @@ def stand_in() -> Iterator[StandIn]:
 
 @pytest.fixture
 def told(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[ElasticStore]:
-    monkeypatch.setattr(elastic, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(elastic_connection, "_FIRST_PAUSE_S", 0.001)
     settings = ElasticsearchSettings(url=stand_in.url, username="ocr", password="secret-word", timeout_s=10)
     with closing(ElasticStore(settings)) as store:
         yield store

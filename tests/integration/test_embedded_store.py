@@ -155,6 +155,22 @@ def test_what_is_no_database_says_so_and_is_left_alone(tmp_path: Path, content: 
     assert (tmp_path / FILE_NAME).read_bytes() == content
 
 
+def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    with closing(EmbeddedStore(tmp_path)) as store:
+        store.write([frame("f1")])
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        connection.execute("DROP INDEX frames_read_again")
+        connection.execute("CREATE INDEX appearances_by_best_frame ON appearances (best_frame_id)")
+        connection.execute("PRAGMA user_version = 1")
+    with closing(EmbeddedStore(tmp_path)) as store:
+        assert found(store) == ["f1"]
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
+    assert "frames_read_again" in names
+    assert "appearances_by_best_frame" not in names
+
+
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
         connection.execute("CREATE TABLE bookmarks (url)")

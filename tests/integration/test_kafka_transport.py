@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import cv2
@@ -75,6 +75,13 @@ def take(consumer: Consumer, count: int) -> list[Delivery]:
         taken += consumer.poll(0.5, count - len(taken))
     assert len(taken) == count
     return taken
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline, pause = time.monotonic() + PATIENCE_S, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        pause.wait(0.02)
 
 
 def topic_configs(transport: KafkaTransport, topic: str) -> dict[str, str]:
@@ -264,6 +271,22 @@ def test_a_topic_that_is_not_there_is_told(settings: KafkaSettings) -> None:
     with pytest.raises(TransportError, match=f"there is no topic {settings.topic_prefix}ocr.frames"):
         list(transport.read(FRAMES, None, None))
     transport.close()
+
+
+def test_a_join_that_ended_while_nobody_waited_for_it_is_made_good(
+    settings: KafkaSettings, transport: KafkaTransport
+) -> None:
+    consumer = transport.consumer([FRAMES], "group")
+    until(lambda: consumer.poll(0.1, 1) == [] and len(consumer.owned()) == 2)
+    coordinator = consumer._client._coordinator
+    transport._admin_now().create_partitions({f"{settings.topic_prefix}{FRAMES}": 3})
+    coordinator._cluster.request_update()
+    until(coordinator.need_rejoin)
+    # As the client itself does in a poll that has little time left when the news comes in.
+    until(lambda: coordinator.poll(timeout_ms=0) is False and coordinator._join_task is not None)
+    until(lambda: coordinator._join_task.is_done)
+    until(lambda: consumer.poll(0.1, 1) == [] and len(consumer.owned()) == 3)
+    assert coordinator._join_task is None
 
 
 def test_a_broker_goes_away_and_comes_back(kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:

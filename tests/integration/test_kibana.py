@@ -25,7 +25,8 @@ from ocrstream.geometry import box_polygon
 from ocrstream.messages import Appearance, Texts
 from ocrstream.storage.elastic import ElasticStore
 from ocrstream.storage.embedded import EmbeddedStore
-from search.web import PageServer, build_app
+from search.server import PageServer
+from search.web import build_app
 from tests.documents import NOON_NS, PictureTable, frame, line, picture
 from tests.services import free_port
 from tests.services.browser import Window

@@ -5,18 +5,16 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
 import zipfile
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.services import free_port, unavailable
+from tests.services.server import Server
 
 ADDRESS_VARIABLE = "OCRSTREAM_TEST_ELASTICSEARCH"
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,10 +27,8 @@ UNPRIVILEGED_ID = 65534
 """The user nobody: Elasticsearch refuses to run as root."""
 
 
-class ElasticsearchServer:
-    """One node on loopback, with its program, data and configuration in a temporary folder.
-
-    It can be stopped and started again on the same port with the same data, to take the server away from a test.
+class ElasticsearchServer(Server):
+    """One node, with its program and configuration in the folder of its data.
 
     Args:
         settings: lines of ``elasticsearch.yml`` beside the usual ones.
@@ -40,14 +36,12 @@ class ElasticsearchServer:
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         archive = distribution()
+        super().__init__("Elasticsearch", READY_MARK, START_TIMEOUT_S)
         self._port, self._transport_port = free_port(), free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="ocrstream-elasticsearch-"))
         with zipfile.ZipFile(archive) as content:
             content.extractall(self._folder)
         self._home = self._folder / f"elasticsearch-{VERSION}"
         self._settings = dict(settings or {})
-        self._process: subprocess.Popen[str] | None = None
-        self._follower: threading.Thread | None = None
         self._configure()
 
     @property
@@ -55,20 +49,14 @@ class ElasticsearchServer:
         """Its address."""
         return f"http://127.0.0.1:{self._port}"
 
-    def start(self) -> None:
-        """Start the node and wait until it answers.
-
-        Raises:
-            RuntimeError: it ended instead; the message is what it logged last.
-        """
+    def _launch(self) -> subprocess.Popen[str]:
         identity = {"user": UNPRIVILEGED_ID, "group": UNPRIVILEGED_ID, "extra_groups": []} if _is_root() else {}
-        self._process = subprocess.Popen(
+        process: subprocess.Popen[str] = subprocess.Popen(
             [str(self._home / "bin" / "elasticsearch")],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self._folder,
-            # The launcher and the server are two processes: a session of their own lets both be ended at once.
             start_new_session=True,
             env={
                 "PATH": os.environ["PATH"],
@@ -80,20 +68,7 @@ class ElasticsearchServer:
             },
             **identity,  # type: ignore[call-overload]
         )
-        self._wait_until_ready(self._process)
-
-    def stop(self) -> None:
-        """Stop the node in good order; its data stays."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the node as a power cut does."""
-        self._end(signal.SIGKILL)
-
-    def close(self) -> None:
-        """Stop the node and remove its data."""
-        self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        return process
 
     def _configure(self) -> None:
         for name in ("config", "data", "logs", "tmp"):
@@ -121,29 +96,6 @@ class ElasticsearchServer:
             for path in (self._folder, *self._folder.rglob("*")):
                 os.chown(path, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
 
-    def _wait_until_ready(self, process: subprocess.Popen[str]) -> None:
-        last: deque[str] = deque(maxlen=40)
-        decided = threading.Event()
-        ready = threading.Event()
-
-        def follow() -> None:
-            # To the end, so that the node never blocks on a full pipe.
-            assert process.stdout is not None
-            with process.stdout:
-                for line in process.stdout:
-                    last.append(line)
-                    if READY_MARK in line:
-                        ready.set()
-                        decided.set()
-            decided.set()
-
-        self._follower = threading.Thread(target=follow, name="elasticsearch-log", daemon=True)
-        self._follower.start()
-        decided.wait(timeout=START_TIMEOUT_S)
-        if not ready.is_set() or not self._is_healthy():
-            self.kill()
-            raise RuntimeError(f"Elasticsearch did not start; its log ends with:\n{''.join(last)}")
-
     def _is_healthy(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
@@ -151,18 +103,6 @@ class ElasticsearchServer:
             return connection.getresponse().status in (200, 401)
         finally:
             connection.close()
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        if how == signal.SIGKILL:
-            os.killpg(self._process.pid, how)
-        else:
-            self._process.send_signal(how)
-        self._process.wait(timeout=60)
-        if self._follower is not None:
-            self._follower.join(timeout=30)
-        self._process = self._follower = None
 
 
 def distribution() -> Path:

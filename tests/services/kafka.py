@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
-import tempfile
-import threading
 import uuid
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.services import free_port, unavailable
+from tests.services.server import Server
 
 ADDRESS_VARIABLE = "OCRSTREAM_TEST_KAFKA"
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,21 +23,17 @@ START_TIMEOUT_S = 90.0
 CLUSTER_ID = "b2Nyc3RyZWFtLXRlc3Qtay"
 
 
-class KafkaServer:
-    """One broker on loopback, with its data in a temporary folder.
-
-    It can be stopped and started again on the same port with the same data, to take the broker away from a test.
+class KafkaServer(Server):
+    """One broker.
 
     Args:
         properties: broker properties beside the usual ones.
     """
 
     def __init__(self, properties: Mapping[str, str] | None = None) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="ocrstream-kafka-"))
+        super().__init__("Kafka", READY_MARK, START_TIMEOUT_S)
         self._port, self._controller_port = free_port(), free_port()
         self._properties = dict(properties or {})
-        self._process: subprocess.Popen[str] | None = None
-        self._follower: threading.Thread | None = None
         self._formatted = False
 
     @property
@@ -48,36 +41,18 @@ class KafkaServer:
         """Its address, HOST:PORT."""
         return f"127.0.0.1:{self._port}"
 
-    def start(self) -> None:
-        """Start the broker and wait until it says that it is ready.
-
-        Raises:
-            RuntimeError: it ended instead; the message is what it logged last.
-        """
+    def _launch(self) -> subprocess.Popen[str]:
         classpath = f"{libraries()}/*"
         if not self._formatted:
             self._format(classpath)
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             ["java", "-Xmx512m", "-cp", classpath, "kafka.Kafka", str(self._settings)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
             env={**os.environ, "LC_ALL": "C"},
         )
-        self._wait_until_ready(self._process)
-
-    def stop(self) -> None:
-        """Stop the broker in good order; its data stays."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the broker as a power cut does."""
-        self._end(signal.SIGKILL)
-
-    def close(self) -> None:
-        """Stop the broker and remove its data."""
-        self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def _settings(self) -> Path:
@@ -115,36 +90,6 @@ class KafkaServer:
         if done.returncode != 0:
             raise RuntimeError(f"the broker's storage could not be formatted:\n{done.stdout}{done.stderr}")
         self._formatted = True
-
-    def _wait_until_ready(self, process: subprocess.Popen[str]) -> None:
-        last: deque[str] = deque(maxlen=30)
-        decided = threading.Event()
-
-        def follow() -> None:
-            # To the end, so that the broker never blocks on a full pipe.
-            assert process.stdout is not None
-            with process.stdout:
-                for line in process.stdout:
-                    last.append(line)
-                    if READY_MARK in line:
-                        decided.set()
-            decided.set()
-
-        self._follower = threading.Thread(target=follow, name="kafka-log", daemon=True)
-        self._follower.start()
-        decided.wait(timeout=START_TIMEOUT_S)
-        if not any(READY_MARK in line for line in last):
-            self.kill()
-            raise RuntimeError(f"Kafka did not start; its log ends with:\n{''.join(last)}")
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        self._process.wait(timeout=60)
-        if self._follower is not None:
-            self._follower.join(timeout=10)
-        self._process = self._follower = None
 
 
 def libraries() -> Path:

@@ -9,8 +9,11 @@ import pytest
 from ocrstream.errors import ConfigError, SourceError
 from ocrstream.geometry import box_polygon
 from ocrstream.storage.embedded import EmbeddedStore
+from pipeline.cli import main
 from search.annotate import Annotated, annotate, draw
 from tests.documents import frame, line
+
+ENGINES = ["--detector", "blocks", "--recognizer", "plain"]
 
 FRAME_TIMES_MS = [0, 40, 120, 400, 440, 1000, 1960, 2000]
 """Uneven, as a phone records it."""
@@ -171,3 +174,25 @@ def test_labels_stay_in_the_picture(corner: tuple[int, int]) -> None:
     x, y = corner
     draw(image, box_polygon(x, y, x + 100, y + 40), "A LONG LABEL")
     assert int((image > 200).all(axis=2).sum()) > 50
+
+
+def test_the_command_leaves_nothing_but_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    write_video(tmp_path / "clip.mp4")
+    assert main(["annotate", "clip.mp4", "-o", "out.mp4", *ENGINES]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.mp4", "tmp"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_command_keeps_what_it_reads_in_a_folder_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.mp4")
+    assert main(["annotate", "clip.mp4", "-o", "out.mp4", "--data", "ocrstream-data", *ENGINES]) == 0
+    store = EmbeddedStore(tmp_path / "ocrstream-data")
+    assert [source.source_id for source in store.sources()] == ["clip"]
+    store.close()

@@ -20,7 +20,7 @@ from ocrstream.storage.embedded import EmbeddedStore
 from pipeline import running
 from pipeline.cli import COMMANDS, main
 from pipeline.running import follow, share_searchable
-from pipeline.status import Gauge, Status, StatusLine, count_of, describe, summarise
+from pipeline.status import Gauge, RunStatus, StatusLine, count_of, describe, describe_within, summarise
 from pipeline.topology import TOPOLOGY
 from producers.progress import Progress
 from tests.documents import frame
@@ -75,12 +75,12 @@ def test_an_output_on_a_full_disk_is_a_sentence(
     assert "the output cannot be written: the disk is full" in capsys.readouterr().err
 
 
-def status(**changes: float | None) -> Status:
+def status(**changes: float | None) -> RunStatus:
     values = {
         "frames_in": 900, "read": 90, "dropped": 810, "texts": 400, "frames_in_per_s": 30.0, "read_per_s": 3.0,
         "texts_per_s": 12.5, "delay_s": 0.42, "dead_letters": 0, "share_done": None, "left_s": None,
     }  # fmt: skip
-    return Status(**{**values, **changes})  # type: ignore[arg-type]
+    return RunStatus(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_a_camera_shows_its_delay_and_a_file_its_progress() -> None:
@@ -89,6 +89,15 @@ def test_a_camera_shows_its_delay_and_a_file_its_progress() -> None:
         "[#########-----------]  45% | 1:02:05 left | in 900 (30.0/s) | read 90 (3.0/s) | dropped 810 | "
         "texts 400 (12.5/s) | set aside 2"
     )
+
+
+def test_a_narrow_terminal_gets_every_number_and_no_bar() -> None:
+    file = status(share_done=0.45, left_s=3725)
+    assert describe_within(file, 200) == describe(file)
+    without_bar = " 45% | 1:02:05 left | in 900 (30.0/s) | read 90 (3.0/s) | dropped 810 | texts 400 (12.5/s)"
+    assert describe_within(file, len(without_bar)) == without_bar
+    assert describe_within(file, 79) == " 45% | 1:02:05 left | in 900 | read 90 | dropped 810 | texts 400 (12.5/s)"
+    assert describe_within(status(), 79) == "in 900 | read 90 | dropped 810 | delay 0.42 s | texts 400 (12.5/s)"
 
 
 def test_the_end_is_summed_up() -> None:
@@ -101,6 +110,7 @@ def test_the_gauge_counts_what_the_stages_count() -> None:
     shares = iter([0.5, 0.75])
     gauge = Gauge(metrics, [lambda: next(shares)])
     metrics.add("producer.frames", 10)
+    metrics.add("producer.dropped", 4, source_id="hall")
     metrics.add("detector.dropped", 3, source_id="hall")
     metrics.add("transport.dropped", 2, source_id="hall")
     metrics.add("indexer.frames", 5)
@@ -108,7 +118,7 @@ def test_the_gauge_counts_what_the_stages_count() -> None:
     metrics.add("recognizer.dead_letters", 1)
     metrics.observe("indexer.delay", 0.25)
     first = gauge.read()
-    assert (first.frames_in, first.read, first.dropped, first.texts, first.dead_letters) == (10, 5, 5, 8, 1)
+    assert (first.frames_in, first.read, first.dropped, first.texts, first.dead_letters) == (14, 5, 9, 8, 1)
     assert (first.delay_s, first.share_done, first.left_s) == (0.25, 0.5, None)
     second = gauge.read()
     assert second.share_done == 0.75
@@ -133,13 +143,14 @@ def test_the_status_stays_on_the_last_line_of_a_terminal_and_messages_pass_above
     assert terminal.getvalue() == "\r\x1b[2Kone\r\x1b[2Ka message\none\r\x1b[2Ktwo\r\x1b[2Kdone\n"
 
 
-def test_a_log_file_gets_the_status_now_and_then_and_no_control_characters() -> None:
+def test_a_log_file_gets_the_status_now_and_then_and_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     line = StatusLine(log)
-    for number in range(100):
-        line.show(f"status {number}")
+    for number in range(200):
+        monkeypatch.setattr("pipeline.status.time.monotonic", lambda: 1000 + number * 0.5)  # noqa: B023 used at once
+        line.show(f"status at {number * 0.5:g} s")
     line.finish("done")
-    assert log.getvalue() == "status 0\ndone\n"
+    assert log.getvalue() == "status at 5 s\nstatus at 35 s\nstatus at 65 s\nstatus at 95 s\ndone\n"
 
 
 def test_a_query_that_begins_with_a_minus_needs_two_dashes_before_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,8 +192,8 @@ class Run:
     def abort(self) -> None:
         self.asked.append("abort")
 
-    def follow(self) -> None:
-        follow(self, Gauge(self.metrics), StatusLine(io.StringIO()))  # type: ignore[arg-type]
+    def follow(self, **options: str) -> None:
+        follow(self, Gauge(self.metrics), StatusLine(io.StringIO()), **options)  # type: ignore[arg-type]
 
 
 def signalled(number: int) -> Callable[[Run], object]:
@@ -207,8 +218,10 @@ def test_draining_ends_when_nothing_moves_any_more(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(running, "DRAIN_PATIENCE_S", 0.0)
     retry = counted("indexer.retries")
     run = Run(counted("producer.frames", 7), counted("indexer.frames", 4), signalled(signal.SIGTERM), *[retry] * 9)
-    with pytest.raises(StoreError, match="the store takes nothing; 3 frames taken in were not stored; a file goes on"):
-        run.follow()
+    with pytest.raises(
+        StoreError, match=r"^the store takes nothing; 3 frames taken in were not stored; read them again$"
+    ):
+        run.follow(advice="; read them again")
     assert run.asked == ["drain", "abort"]
     assert len(run.steps) == 8
 
@@ -280,6 +293,18 @@ def test_an_export_says_what_it_wrote(
     assert capsys.readouterr().err == said
     assert "TITLE" in out.read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_an_import_counts_as_people_do(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported = tmp_path / "out.jsonl"
+    main(["export", "-o", str(exported), "--data", str(data)])
+    exported.write_text(exported.read_text() + "{}\n")
+    capsys.readouterr()
+    assert main(["import", str(exported), "--data", str(tmp_path / "other")]) == 1
+    assert capsys.readouterr().err.endswith(
+        "1 frame with 1 region and 0 appearances stored, 0 left unchanged since a later reading is there, "
+        "1 line not taken.\n"
+    )
 
 
 def test_an_export_onto_a_full_disk_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,16 @@ def test_a_recording_goes_on_behind_a_frame() -> None:
     assert len(read(recording("seconds=0.3&seed=2"), after=frames[4])) == 9
 
 
+def test_a_recording_says_where_it_goes_on_or_that_it_is_another(caplog: pytest.LogCaptureFixture) -> None:
+    info = read(recording("seconds=1&fps=4"))[2].info
+    with caplog.at_level("INFO"):
+        read(recording("seconds=1&fps=4"), after=info)
+    assert "demo: goes on behind what was read before, 0.5 s" in caplog.text
+    assert "another source" not in caplog.text
+    assert len(read(recording("seconds=1&fps=4&seed=2"), after=info)) == 4
+    assert "demo: another source was read under this name before" in caplog.text
+
+
 def test_a_recording_shows_what_the_scene_shows() -> None:
     frames = read(recording("seconds=0.1&seed=3"))
     np.testing.assert_array_equal(frames[2].picture.array(), DemoScene(seed=3).render(2))

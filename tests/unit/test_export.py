@@ -17,7 +17,7 @@ from ocrstream.messages import Appearance, PictureRef, Texts
 from ocrstream.picture import encode_jpeg
 from ocrstream.storage import Filter, WriteReport
 from ocrstream.storage.embedded import EmbeddedStore
-from search.export import BOX_COLUMNS, REGION_COLUMNS, ImageFiles, as_cell, export, export_boxes
+from search.export import BOX_COLUMNS, REGION_COLUMNS, OriginalPictures, as_cell, export, export_boxes
 from search.timeline import Cue, Sighting, cues, timeline
 from tests.documents import NOON_NS, PictureTable, frame, line, picture
 
@@ -313,9 +313,16 @@ def test_live_subtitles_start_with_the_first_frame(store: EmbeddedStore) -> None
     assert exported(store, "srt") == "1\n00:00:01,000 --> 00:00:01,400\nNOW\n\n"
 
 
-def test_last_text_is_held_for_a_second(store: EmbeddedStore) -> None:
+def test_the_last_text_stays_as_long_as_a_frame(store: EmbeddedStore) -> None:
+    store.write(film((0, ("THE",)), (0.04, ("THE",)), (0.08, ("END",))))
+    assert "00:00:00,080 --> 00:00:00,120\nEND" in exported(store, "srt")
+
+
+def test_the_only_text_is_held_for_a_second_and_the_last_no_longer(store: EmbeddedStore) -> None:
     store.write(film((0, ("END",))))
     assert "00:00:00,000 --> 00:00:01,000" in exported(store, "srt")
+    store.write(film((5, ("END",))))
+    assert "00:00:05,000 --> 00:00:06,000" in exported(store, "srt")
 
 
 def test_a_text_missed_once_stays_and_missed_long_is_two(store: EmbeddedStore) -> None:
@@ -389,7 +396,7 @@ def test_boxes_are_cut_out_and_can_be_traced(store: EmbeddedStore, tmp_path: Pat
     gone = frame("photos", 6, "LOST", path="photos/gone.jpg")
     store.write([PHOTO, gone, frame("photos", 7, path="photos/blank.jpg")])
     out = tmp_path / "out"
-    report = export_boxes(store, Filter(), ImageFiles(root=tmp_path), out)
+    report = export_boxes(store, Filter(), OriginalPictures(root=tmp_path), out)
     assert (report.frames, report.crops, report.without_picture) == (1, 1, ("photos/gone.jpg",))
     with (out / "texts.csv").open(newline="", encoding="utf-8") as table:
         (row,) = csv.DictReader(table)
@@ -408,7 +415,7 @@ def test_pictures_that_were_shrunk_are_cut_at_the_same_place(store: EmbeddedStor
     store.write([SIGN])
     pictures = PictureTable()
     pictures.by_frame[SIGN.info.frame_id] = picture(320, 180)
-    assert export_boxes(store, Filter(), ImageFiles(pictures), tmp_path / "out").crops == 2
+    assert export_boxes(store, Filter(), OriginalPictures(pictures), tmp_path / "out").crops == 2
     with PIL.Image.open(tmp_path / "out" / "boxes" / f"{SIGN.info.frame_id}-000.jpg") as crop:
         assert crop.size == (100, 20)
 

@@ -99,6 +99,8 @@ def test_a_consumer_says_whether_it_has_to_join_and_can_be_made_to(consumer: Any
     consumer.subscribe(["t"])
     assert needs(consumer, "_coordinator.need_rejoin")() is True
     assert "timeout_ms" in inspect.signature(needs(consumer, "_coordinator.poll")).parameters
+    assert needs(consumer, "_coordinator._join_task") is None
+    needs(consumer, "_coordinator.request_rejoin")()
     rejoin(consumer, timeout_s=0)
 
 

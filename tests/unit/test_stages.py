@@ -163,6 +163,26 @@ def test_the_surest_text_wins_the_vote() -> None:
     assert (last.text, last.confidence, last.readings) == ("GATE B12", 0.9, 3)
 
 
+def test_a_replay_of_a_part_doubles_and_loses_no_text_over_time(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path)
+
+    def read(*seconds: float, **changes: Any) -> None:
+        finder, reader, indexer = detector(), recognizer(), IndexerStage(store, None, Metrics())
+        for second in seconds:
+            indexer.handle(reader.handle(finder.handle([frame(second, GATE, **changes)])))
+        indexer.handle(reader.finish())
+
+    read(*(number / 2 for number in range(20)))
+    read(*(number / 2 for number in range(8, 13)), generation=5, recognizer="shout")
+    spans = [(a.text, a.first_at_ns / SECOND_NS, a.last_at_ns / SECOND_NS) for a in store.appearances(Filter())]
+    assert [(text, round(first, 3), round(last, 3)) for text, first, last in spans] == [
+        ("Gate B12", 0.0, 4.0),
+        ("GATE B12!", 4.0, 6.0),
+        ("Gate B12", 6.0, 9.5),
+    ]
+    store.close()
+
+
 def votes_of(ballot: Ballot, *texts: str, start_s: float = 1.0) -> list[tuple[str, str, bool]]:
     """Show texts in one place, ten a second; the id, text and end of what the ballot says."""
     region = detector().handle([frame(1, GATE)])[0].crops[0].region
@@ -186,6 +206,54 @@ def test_another_text_in_the_same_place_is_another_appearance() -> None:
 def test_one_wild_reading_is_outvoted() -> None:
     news = votes_of(Ballot(), "ARRIVALS", "ARRIVALS", "|||", "ARRIVALS", "ARRIVAL5")
     assert [(text, closed) for _, text, closed in news] == [("ARRIVALS", False)]
+
+
+def spans_of(*readings: str | tuple[str, float], every_s: float = 0.25) -> list[tuple[str, int, float, float]]:
+    """What the appearances of one place say in the end: text, readings, first and last second."""
+    ballot = Ballot()
+    region = detector().handle([frame(1, GATE)])[0].crops[0].region
+    last: dict[str, Appearance] = {}
+    for number, reading in enumerate(readings):
+        text, confidence = (reading, 0.95) if isinstance(reading, str) else reading
+        news = ballot.count(frame(1 + number * every_s).info, (Text(region, text, confidence),))
+        last.update((appearance.track_id, appearance) for appearance in news)
+    last.update((appearance.track_id, appearance) for appearance in ballot.close("hall", 1))
+    assert all(appearance.closed for appearance in last.values())
+    assert sum(appearance.readings for appearance in last.values()) == len(readings)
+    return [(a.text, a.readings, a.first_at_ns / SECOND_NS, a.last_at_ns / SECOND_NS) for a in last.values()]
+
+
+def test_a_clock_gives_one_appearance_for_each_time_it_shows() -> None:
+    times = [f"12:30:{second:02d}" for second in range(38, 50)]
+    spans = spans_of(*itertools.chain.from_iterable([time] * 3 for time in times))
+    assert spans == [(time, 3, 1 + 0.75 * n, 1.5 + 0.75 * n) for n, time in enumerate(times)]
+
+
+def test_a_steady_change_of_a_letter_is_another_text() -> None:
+    assert spans_of("B12", "B12", "B2", "B2", "B2") == [("B12", 2, 1.0, 1.25), ("B2", 3, 1.5, 2.0)]
+    there_and_back = spans_of("B12", "B12", "B2", "B2", "B12", "B12")
+    assert [text for text, *_ in there_and_back] == ["B12", "B2", "B12"]
+
+
+@pytest.mark.parametrize(
+    "readings",
+    [
+        ("B12", "B12", "B2", "B12", "B12"),
+        ("B12", "B12", ("B2", 0.8), ("B2", 0.95), ("B2", 0.8), "B12", "B12", "B12"),
+        ("B12", "B12", "B2", "812", "B2", "B12"),
+        ("B1", "B12", "B12", "B12"),
+        ("B12", "B12", "BI2", "Bl2", "B12"),
+        ("B12", "B12", "B2"),
+    ],
+    ids=["flicker", "unsure", "unsteady", "one at first", "confused letters", "one at last"],
+)
+def test_misreadings_stay_one_appearance(readings: tuple[str | tuple[str, float], ...]) -> None:
+    assert [(text, count) for text, count, _, _ in spans_of(*readings)] == [("B12", len(readings))]
+
+
+def test_a_clock_read_once_a_time_is_voted_on_and_not_lost() -> None:
+    (span,) = spans_of("12:30:41", "12:30:42", "12:30:43", "12:30:44", every_s=1.0)
+    assert span[1:] == (4, 1.0, 4.0)
 
 
 def test_a_recogniser_that_is_started_again_replaces_nothing_it_said_before() -> None:

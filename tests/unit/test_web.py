@@ -17,8 +17,9 @@ from ocrstream.picture import encode_jpeg
 from ocrstream.storage import Filter, Hit, Page
 from ocrstream.storage.embedded import EmbeddedStore
 from search.asking import Asked, format_time, parse_time, read_parameters
+from search.server import PageServer
 from search.showing import Piece, cut, fold, format_media_time
-from search.web import PageServer, Status, build_app
+from search.web import Status, build_app
 from tests.documents import NOON_NS, PictureTable, frame, line, picture
 
 
@@ -296,10 +297,22 @@ def test_picture_that_is_gone_has_a_placeholder(site: Site) -> None:
     assert (away.status_code, "Kafka cannot be reached" in away.text) == (503, True)
 
 
-def test_frame_page_shows_all_that_is_known(site: Site) -> None:
+@pytest.mark.parametrize("appearance_id", ["t1", "t1~f0", "t1+f0", "t1~f0+f1"])
+def test_frame_page_shows_all_that_is_known(site: Site, appearance_id: str) -> None:
     sign = line(0, "GATE B1Z", 0.6, track_id="t1")
     seen = Appearance(
-        "t1", "camera:hall", "GATE B12", 0.95, NOON_NS, NOON_NS + 4 * 10**9, None, None, "f", 9, (), closed=True
+        appearance_id,
+        "camera:hall",
+        "GATE B12",
+        0.95,
+        NOON_NS,
+        NOON_NS + 4 * 10**9,
+        None,
+        None,
+        "f",
+        9,
+        (),
+        closed=True,
     )
     shown = frame("camera:hall", 1, sign, "other line", appearances=(seen,))
     site.store.write([shown])

@@ -33,7 +33,7 @@ from ocrstream.transport import Delivery
 from ocrstream.transport.kafka.connection import Cluster, require_crc32c
 from ocrstream.transport.kafka.consuming import MAX_POLL_INTERVAL_S, GroupConsumer, fetching
 from ocrstream.transport.kafka.producing import Sender
-from ocrstream.transport.kafka.reading import Reader
+from ocrstream.transport.kafka.reading import LogReader
 from ocrstream.transport.kafka.topics import Topics
 
 __all__ = ["KafkaTransport"]
@@ -56,7 +56,7 @@ class KafkaTransport:
         self._cluster = Cluster(settings)
         self._topics = Topics(settings)
         self._sender = Sender(settings, self._cluster, self._topics, metrics if metrics is not None else Metrics())
-        self._reader = Reader(self._cluster, self._topics)
+        self._reader = LogReader(self._cluster, self._topics)
         self._lock = threading.Lock()
         self._admin: Any = None
         self._consumers: list[GroupConsumer] = []

@@ -211,4 +211,7 @@ def require_crc32c() -> None:
 
 
 def _describe(error: Exception) -> str:
+    if isinstance(error, kafka_errors.KafkaTimeoutError):
+        # What it says itself is a number of seconds with fourteen digits.
+        return "no answer in time"
     return str(error) or type(error).__name__

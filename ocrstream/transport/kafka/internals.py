@@ -8,8 +8,8 @@
     A constructor that fails leaves its network thread behind; only this option gives a hold on it, to close it.
 ``KafkaNetClient._manager.get_connection``, and ``init_future.add_errback`` of what it returns (`Network`)
     Why connections fail: kafka-python retries until its time is up, and then says only that it is.
-``KafkaConsumer._coordinator.need_rejoin`` and ``.poll`` (`rejoin`)
-    Joins have to be waited for in one go.
+``KafkaConsumer._coordinator.need_rejoin``, ``.request_rejoin``, ``.poll`` and ``._join_task`` (`rejoin`)
+    Joins have to be waited for in one go, and one that nobody waited for has to be made good.
 ``KafkaProducer._sender.force_close`` (`abandon`)
     Closing without waiting for records that will never be confirmed.
 ``add_both``, ``succeeded`` and ``is_done`` of the future that ``KafkaProducer.send`` returns (`producing`)
@@ -70,8 +70,14 @@ def rejoin(consumer: Any, timeout_s: float) -> None:
     kafka-python 3.0 forgets a join that comes to its end while nobody is inside ``poll``, and begins another one, which
     throws the group into a rebalance again. With short polls two members can disturb each other so without end, so the
     join is waited for in one go, by the call that ``poll`` makes first of all.
+
+    A join may still begin inside ``poll``, when news of a topic's partitions comes in there, and outlast it. Once it
+    has ended, kafka-python sees no reason to look at its outcome: the member keeps the partitions it had (at its start
+    none), sends no more heartbeats, and turns in circles for good. So a join under way counts as a reason.
     """
     coordinator = consumer._coordinator
+    if coordinator._join_task is not None:
+        coordinator.request_rejoin()
     if coordinator.need_rejoin():
         coordinator.poll(timeout_ms=timeout_s * 1000)
 

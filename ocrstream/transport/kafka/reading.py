@@ -1,6 +1,6 @@
 """Reading outside of groups: the records of a capture time, and one record by its place.
 
-No record's own time is older than what it shows (see `producing`), so `Reader.read` begins where Kafka finds the
+No record's own time is older than what it shows (see `producing`), so `LogReader.read` begins where Kafka finds the
 window's beginning by record time, and filters by capture time from there on.
 """
 
@@ -21,7 +21,7 @@ from ocrstream.transport.kafka.consuming import delivery_of, fetching
 from ocrstream.transport.kafka.topics import Topics
 
 
-class Reader:
+class LogReader:
     """Reads what is kept; safe to share between threads."""
 
     def __init__(self, cluster: Cluster, topics: Topics) -> None:

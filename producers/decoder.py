@@ -17,13 +17,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ocrstream.picture import JPEG_QUALITY, Picture
-from producers.decoder_process import Request
+from producers.decoding import Request
 from producers.progress import Progress
 
 Reason = Literal[
     "credentials", "not-found", "forbidden", "unusable", "nonsense", "no-picture", "timeout", "away", "crashed"
 ]
-"""Why reading failed: ``unusable`` is a video that cannot be read as asked, ``nonsense`` is no video,
+"""Why decoding failed: ``unusable`` is a video that cannot be read as asked, ``nonsense`` is no video,
 ``no-picture`` looks like one and none of its frames can be decoded."""
 
 STARTING_S = 60.0
@@ -34,8 +34,8 @@ SLOTS_OF_A_FILE = 3
 """So many frames of a file are decoded ahead. A live source's are asked for one by one, so that none gets old here."""
 
 
-class ReadingError(Exception):
-    """Reading failed.
+class DecoderError(Exception):
+    """Decoding failed.
 
     Attributes:
         reason: what kind of failure it is.
@@ -70,7 +70,7 @@ class Arrival(NamedTuple):
     at_ns: int
 
 
-class Reader:
+class Decoder:
     """One decoder process; used by one thread.
 
     Args:
@@ -120,7 +120,7 @@ class Reader:
         """Wait until its first frame could be decoded; None when a stop was asked for meanwhile.
 
         Raises:
-            ReadingError: it cannot be opened, or takes too long to.
+            DecoderError: it cannot be opened, or takes too long to.
         """
         message = self._receive(stop)
         if message is None:
@@ -132,7 +132,7 @@ class Reader:
         """Say which part is read: from ``start_ms``, or behind the frame at ``behind_ms``, up to before ``end_ms``.
 
         Raises:
-            ReadingError: it has ended.
+            DecoderError: it has ended.
         """
         self._tell(start_ms=start_ms, end_ms=end_ms, behind_ms=behind_ms)
         if not self._request.live:
@@ -143,7 +143,7 @@ class Reader:
         """The next frame; None at the end, or when a stop is asked for.
 
         Raises:
-            ReadingError: it failed, or nothing came for the request's ``timeout_s``.
+            DecoderError: it failed, or nothing came for the request's ``timeout_s``.
         """
         if self._request.live:
             self._tell(slot=0)
@@ -168,22 +168,22 @@ class Reader:
         os.close(self._memory_fd)
 
     def _receive(self, stop: threading.Event) -> dict[str, Any] | None:
-        """The next message that is not the reader's own business; None on a stop."""
+        """The next message that is not this end's own business; None on a stop."""
         while not stop.is_set():
             try:
                 if not self._control.poll(LOOK_FOR_STOP_S):
                     if time.monotonic() > self._deadline_s:
-                        raise ReadingError("timeout", f"nothing came for {self._request.timeout_s:g} seconds")
+                        raise DecoderError("timeout", f"nothing came for {self._request.timeout_s:g} seconds")
                     continue
                 message: dict[str, Any] = json.loads(self._control.recv_bytes())
             except (EOFError, OSError):
-                raise ReadingError("crashed", self._last_words()) from None
+                raise DecoderError("crashed", self._last_words()) from None
             self._await_sign_of_life()
             self._progress.count("dropped", message.get("dropped", 0))
             self._progress.count("skipped", message.get("skipped", 0))
             match message["kind"]:
                 case "failed":
-                    raise ReadingError(message["reason"], message["message"])
+                    raise DecoderError(message["reason"], message["message"])
                 case "memory":
                     self._map(message["bytes"])
                 case "opened" | "frame" | "end":

@@ -1,0 +1,189 @@
+"""What is left of a text over time where some of its time was read again, by a replay.
+
+A later reading takes the place of an earlier one frame by frame, but a text over time may reach beyond the frames that
+were read again. So it is cut: the time that was read again is taken out of what earlier generations say, and what lies
+before and behind it stays, as appearances of their own. Two frames that were read again, at most `GONE_AFTER_S` apart,
+take the time between them along, as a track does. The stores look things up (`History`); what follows is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ocrstream.geometry import Polygon, polygon_between
+from ocrstream.messages import FIRST_READING, GONE_AFTER_S, Appearance, FrameInfo
+
+GONE_AFTER_NS = round(GONE_AFTER_S * 1e9)
+
+PART_MARK = "+"
+"""In the id of a part, before the id of the frame behind which it begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A frame that was read again."""
+
+    captured_at_ns: int
+    frame_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A time that was read again without a gap: from one frame to another, both of it; they may be the same."""
+
+    begin_ns: int
+    end: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What becomes of one appearance: it goes, and its parts are there instead.
+
+    Attributes:
+        whole: as it was.
+        parts: what is left of it, by time; those before the cut keep its id.
+        generation: of the reading that took the rest.
+    """
+
+    whole: Appearance
+    parts: tuple[Appearance, ...]
+    generation: int
+
+
+class History(Protocol):
+    """What a store knows of a source's past, up to the moment."""
+
+    def read_again(
+        self, source_id: str, generation: int, since_ns: int, until_ns: int, *, last_only: bool = False
+    ) -> Iterable[Mark]:
+        """Frames captured from one time to another (both of it), read as this generation or a later one; last first."""
+
+    def older(self, source_id: str, generation: int, since_ns: int, until_ns: int) -> Iterable[Appearance]:
+        """Appearances of generations below this one that reach into a time."""
+
+    def is_known(self, appearance: Appearance, behind: Mark) -> bool:
+        """Whether this appearance, or the part of it behind that frame, is stored, as of its generation."""
+
+    def frame_showing(self, appearance: Appearance) -> str | None:
+        """A frame within its time that shows it, its best frame where that is one; None where none is stored."""
+
+
+def cuts_of(info: FrameInfo, history: History) -> list[Cut]:
+    """What a frame that was read again takes out of older appearances; the frame itself need not be stored yet."""
+    at_ns, generation = info.captured_at_ns, info.generation
+    if generation <= FIRST_READING:
+        return []
+    before = _last(history, info.source_id, generation, at_ns - GONE_AFTER_NS, at_ns - 1)
+    stretch = Stretch(before.captured_at_ns if before else at_ns, Mark(at_ns, info.frame_id, generation))
+    older = history.older(info.source_id, generation, stretch.begin_ns, at_ns)
+    return [Cut(whole, _parts(whole, [stretch], history), generation) for whole in older]
+
+
+def cut_of(appearance: Appearance, history: History) -> Cut | None:
+    """What is still to be stored of an appearance; None where nothing of its time was read again since: all of it.
+
+    Of one that is stored already only what lies behind the last frame that was read again is new: the rest was cut
+    when those frames came.
+    """
+    source_id, later = appearance.source_id, appearance.generation + 1
+    first_ns, last_ns = appearance.first_at_ns, appearance.last_at_ns
+    last = _last(history, source_id, later, first_ns, last_ns)
+    if last is None:
+        return None
+    if history.is_known(appearance, last):
+        stretches = [Stretch(first_ns, last)]
+    else:
+        # From before its beginning: the frame that begins a stretch may lie there, and the gap behind it in its time.
+        stretches = list(_stretches(history.read_again(source_id, later, first_ns - GONE_AFTER_NS, last_ns)))
+    return Cut(appearance, _parts(appearance, stretches, history), last.generation)
+
+
+def part_id(track_id: str, behind: str) -> str:
+    """The id of the part of an appearance that begins behind a frame."""
+    return f"{track_id.partition(PART_MARK)[0]}{PART_MARK}{behind}"
+
+
+def track_of(appearance: Appearance) -> str:
+    """The track that an appearance, or a part of one, was read from; see `recognizer_consumer.voting` for ids."""
+    return appearance.track_id.partition(PART_MARK)[0].partition("~")[0]
+
+
+def _last(history: History, source_id: str, generation: int, since_ns: int, until_ns: int) -> Mark | None:
+    return next(iter(history.read_again(source_id, generation, since_ns, until_ns, last_only=True)), None)
+
+
+def _stretches(marks: Iterable[Mark]) -> Iterator[Stretch]:
+    """Frames that were read again, last first, as stretches, last first."""
+    stretch: Stretch | None = None
+    for mark in marks:
+        if stretch is not None and stretch.begin_ns - mark.captured_at_ns <= GONE_AFTER_NS:
+            stretch = replace(stretch, begin_ns=mark.captured_at_ns)
+            continue
+        if stretch is not None:
+            yield stretch
+        stretch = Stretch(mark.captured_at_ns, mark)
+    if stretch is not None:
+        yield stretch
+
+
+def _parts(whole: Appearance, stretches: Iterable[Stretch], history: History) -> tuple[Appearance, ...]:
+    """What is left of an appearance between stretches, by time."""
+    parts: list[Appearance] = [whole]
+    for stretch in stretches:
+        parts = [left for part in parts for left in _without(part, stretch)]
+    parts.sort(key=lambda part: part.first_at_ns)
+    if parts == [whole]:
+        return (whole,)
+    return tuple(replace(part, best_frame_id=history.frame_showing(part) or part.best_frame_id) for part in parts)
+
+
+def _without(appearance: Appearance, stretch: Stretch) -> Iterator[Appearance]:
+    first_ns, last_ns = appearance.first_at_ns, appearance.last_at_ns
+    if stretch.end.captured_at_ns < first_ns or stretch.begin_ns > last_ns:
+        yield appearance
+        return
+    if stretch.begin_ns > first_ns:
+        yield replace(_within(appearance, first_ns, stretch.begin_ns - 1), closed=True)
+    if stretch.end.captured_at_ns < last_ns:
+        behind = _within(appearance, stretch.end.captured_at_ns + 1, last_ns)
+        yield replace(behind, track_id=part_id(appearance.track_id, stretch.end.frame_id))
+
+
+def _within(appearance: Appearance, first_ns: int, last_ns: int) -> Appearance:
+    """The same text from one time to another; its readings are shared out by time."""
+    start_ms = appearance.first_ms if appearance.first_ms is not None else appearance.first_at_ns / 1e6
+    first_ms, last_ms = (start_ms + (at_ns - appearance.first_at_ns) / 1e6 for at_ns in (first_ns, last_ns))
+    has_media_time = appearance.first_ms is not None
+    share = (last_ns - first_ns) / max(appearance.last_at_ns - appearance.first_at_ns, 1)
+    return replace(
+        appearance,
+        first_at_ns=first_ns,
+        last_at_ns=last_ns,
+        first_ms=first_ms if has_media_time else None,
+        last_ms=last_ms if has_media_time else None,
+        readings=max(round(appearance.readings * share), 1),
+        path=_path_within(appearance.path, first_ms, last_ms),
+    )
+
+
+def _path_within(
+    path: tuple[tuple[float, Polygon], ...], first_ms: float, last_ms: float
+) -> tuple[tuple[float, Polygon], ...]:
+    if not path:
+        return ()
+    first = (first_ms, _place_at(path, first_ms))
+    if last_ms <= first_ms:
+        return (first,)
+    between = (entry for entry in path if first_ms < entry[0] < last_ms)
+    return (first, *between, (last_ms, _place_at(path, last_ms)))
+
+
+def _place_at(path: tuple[tuple[float, Polygon], ...], at_ms: float) -> Polygon:
+    before = max((entry for entry in path if entry[0] <= at_ms), key=lambda entry: entry[0], default=path[0])
+    after = min((entry for entry in path if entry[0] >= at_ms), key=lambda entry: entry[0], default=path[-1])
+    if after[0] <= before[0]:
+        return before[1]
+    return polygon_between(before[1], after[1], (at_ms - before[0]) / (after[0] - before[0]))
