@@ -203,7 +203,8 @@ def test_large_pictures_are_made_smaller_and_small_ones_larger(
 def test_boxes_are_in_the_pictures_own_pixels_and_inside_it() -> None:
     quads = np.array([tilted((100, 50), (80, 20), 0), tilted((400, 50), (80, 20), 0), tilted((900, 50), (80, 20), 0)])
     lines = _to_lines(Words(quads.astype(np.float64), np.array([0.9, 0.8, 0.7])), Placement(210, 100, 2.0, 2.0))
-    assert [line.polygon for line in lines] == [box_polygon(30, 20, 70, 30), box_polygon(180, 20, 210, 30)]
+    # A tenth of the text's height is added at both ends.
+    assert [line.polygon for line in lines] == [box_polygon(29, 20, 71, 30), box_polygon(179, 20, 210, 30)]
     assert [line.score for line in lines] == [0.9, 0.8]
 
 
@@ -243,7 +244,7 @@ def test_a_trained_network_would_be_used_from_picture_to_lines(tmp_path: Path) -
     (line,), nothing = detector.detect([picture, np.zeros((0, 0, 3), dtype=np.uint8)])
     assert nothing == []
     # All cells are one word, 32 pixels high around the middle. Each says that it stands at the very end, and those
-    # within a text height of it are believed alike.
-    np.testing.assert_allclose(line.polygon, [(16, 176), (624, 176), (624, 208), (16, 208)], atol=4)
+    # within a text height of it are believed alike; the margin at both ends is added.
+    np.testing.assert_allclose(line.polygon, [(10, 179), (630, 179), (630, 205), (10, 205)], atol=4)
     assert detector.info.name == "ctpn"
     assert len(detector.info.weights) == 12
