@@ -112,7 +112,7 @@ class Ballot:
         A frame older than the last one (delivered again, out of order) is counted too: a vote more changes little.
         """
         key = info.key, info.generation
-        news = []
+        news: list[Appearance] = []
         if key in self._open and _is_gone(info, self._open[key].last.captured_at_ns):
             news += self.close(*key)
         source = self._open.setdefault(key, _Source(info, info))
