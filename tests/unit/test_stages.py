@@ -312,6 +312,7 @@ def test_adjoining_replays_and_runs_lose_no_text_at_their_border(tmp_path: Path)
         at_ns = texts.info.captured_at_ns
         covering = [a for a in store.appearances(Filter()) if a.first_at_ns <= at_ns <= a.last_at_ns]
         assert [(a.text, a.generation) for a in covering] == [(texts.text, texts.info.generation)]
+    assert sum(a.readings for a in store.appearances(Filter())) == 20
     store.close()
 
 
