@@ -103,7 +103,7 @@ def cut_of(appearance: Appearance, history: History) -> Cut | None:
     known = history.known(appearance, last)
     if known is not None:
         parts = _parts(appearance, [Stretch(first_ns, last)])
-        if PART_MARK in known.track_id:
+        if known.first_at_ns > last.captured_at_ns:
             unheard = history.readings(appearance, known.last_at_ns + 1, last_ns)
             parts = [replace(part, readings=known.readings + unheard) for part in parts]
         else:
