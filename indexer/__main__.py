@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         keeping = [
             threading.Thread(target=enforce_hourly, args=(store, days, stop), name="retention"),
             # Other indexers and recognisers may be at work: only what stays as it is is over.
-            threading.Thread(target=partial(close_every_minute, store, stop, is_first=False), name="closing"),
+            threading.Thread(target=partial(close_every_minute, store, stop), name="closing"),
         ]
         for thread in keeping:
             thread.start()

@@ -2,18 +2,20 @@
 
 A recogniser says a text's last word when it has gone, and a word every second before. What it knew dies with it, so
 what is open and not heard of for a minute is over: it is closed here, up to its last reading that is stored. Should its
-recogniser be alive after all, and only slow, its next word opens it again.
+recogniser be alive after all, and only slow, its next word opens it again. Whoever begins to read a source anew need
+not wait for that minute.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ocrstream.errors import BackpressureError, StoreError
-from ocrstream.messages import GONE_AFTER_S, Appearance, Text, Texts
+from ocrstream.folding import are_alike
+from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, Text, Texts
 from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.superseding import track_of
 
@@ -33,31 +35,38 @@ class Closing:
         self._store = store
         self._seen: dict[str, tuple[int, int]] = {}
 
-    def look(self, *, is_first: bool = False) -> int:
+    def look(self, begun: Collection[str] = ()) -> int:
         """Close what has not changed since the last look; returns how many.
 
         Args:
-            is_first: close all of them, since nobody that could have opened them runs any more.
+            begun: sources that have just been begun anew: whoever opened texts of theirs runs no more.
 
         Raises:
             StoreError: the store is away.
             BackpressureError: the store asks for a pause.
         """
         unfinished = {appearance.track_id: appearance for appearance in self._store.unfinished()}
-        over = [a for id, a in unfinished.items() if is_first or self._seen.get(id) == a.version]
+        over = [a for id, a in unfinished.items() if a.source_id in begun or self._seen.get(id) == a.version]
         self._seen = {id: a.version for id, a in unfinished.items()}
         count = 0
         for appearance in over:
             frame = self._store.get(appearance.best_frame_id)
             # Without its best frame it has been dropped, or is about to be.
             if frame is not None:
-                self._store.write([replace(frame, appearances=(self._closed(appearance),))])
+                self._store.write([replace(frame, appearances=self._closed(appearance))])
                 count += 1
         return count
 
-    def _closed(self, appearance: Appearance) -> Appearance:
-        """The appearance with the readings behind the last word on it."""
-        for texts, line in self._unsaid(appearance):
+    def _closed(self, appearance: Appearance) -> tuple[Appearance, ...]:
+        """The appearance with the readings behind the last word on it.
+
+        The last of them is one of its own where it surely says something else, as where any recogniser ends.
+        """
+        unsaid = list(self._unsaid(appearance))
+        last = None
+        if unsaid and unsaid[-1][1].confidence >= SURE and not are_alike(unsaid[-1][1].text, appearance.text):
+            last = _alone(appearance, *unsaid.pop())
+        for texts, line in unsaid:
             info = texts.info
             at_ms = info.captured_at_ns / 1e6 if info.media_time_ms is None else info.media_time_ms
             appearance = replace(
@@ -67,7 +76,8 @@ class Closing:
                 readings=appearance.readings + 1,
                 path=(*appearance.path, (at_ms, line.region.polygon)),
             )
-        return replace(appearance, closed=True)
+        closed = replace(appearance, closed=True)
+        return (closed,) if last is None else (closed, last)
 
     def _unsaid(self, appearance: Appearance) -> Iterator[tuple[Texts, Text]]:
         """The stored readings of a track behind the last word on its appearance, up to where another one goes on."""
@@ -85,19 +95,39 @@ class Closing:
                     yield texts, line
 
 
-def close_every_minute(store: DocumentStore, stop: threading.Event, *, is_first: bool) -> None:
+def _alone(appearance: Appearance, texts: Texts, line: Text) -> Appearance:
+    """One reading of the same track as an appearance, called as the recogniser would have called it."""
+    info = texts.info
+    at_ms = info.captured_at_ns / 1e6 if info.media_time_ms is None else info.media_time_ms
+    return replace(
+        appearance,
+        track_id=f"{track_of(appearance)}~{info.frame_id}",
+        text=line.text,
+        confidence=line.confidence,
+        first_at_ns=info.captured_at_ns,
+        last_at_ns=info.captured_at_ns,
+        first_ms=info.media_time_ms,
+        last_ms=info.media_time_ms,
+        best_frame_id=info.frame_id,
+        readings=1,
+        path=((at_ms, line.region.polygon),),
+        closed=True,
+    )
+
+
+def close_every_minute(store: DocumentStore, stop: threading.Event, begun: Collection[str] = ()) -> None:
     """Look now and every minute until told to stop; a look that fails is made good by the next.
 
     Args:
         store: where the appearances are.
         stop: ends it.
-        is_first: whether this process has just begun all there is to its stream, as in the embedded mode.
+        begun: the sources that this process has just begun, as in the embedded mode; see `Closing.look`.
     """
     closing = Closing(store)
     while not stop.is_set():
         try:
-            count = closing.look(is_first=is_first)
-            is_first = False
+            count = closing.look(begun)
+            begun = ()
             if count:
                 log.info("closed %d texts over time that were open when their recogniser ended", count)
         except (StoreError, BackpressureError) as error:

@@ -69,6 +69,12 @@ def folded_text(text: str) -> str:
     return " ".join(token.folded for token in fold(text))
 
 
+def are_alike(text: str, other: str) -> bool:
+    """Whether two texts are the same when folded: what differs then is what a recogniser confuses."""
+    # What has no letter and no digit folds to nothing.
+    return (folded_text(text) or text) == (folded_text(other) or other)
+
+
 _GAP, _WORD, _SINGLE, _MARK = range(4)
 
 

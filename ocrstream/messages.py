@@ -34,6 +34,9 @@ MAX_ID_LENGTH = 200
 GONE_AFTER_S = 2.0
 """A text line that is not seen for so long, in its source's time, has gone: its track and its appearance are over."""
 
+SURE = 0.9
+"""A reading of at least this confidence is sure; two alike in a row are steady: such a text is taken to stand there."""
+
 
 def source_key(source_id: str, segment: int | None = None) -> str:
     """The record key of a source, or of one segment of a long file."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from detector_consumer import stage as detector
@@ -83,8 +83,14 @@ class Embedded:
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
 
-    def start(self, feeds: Sequence[Feed]) -> None:
-        """Start everything; consumers first, since they have to be there when the first frame comes."""
+    def start(self, feeds: Sequence[Feed], begun: Collection[str] = ()) -> None:
+        """Start everything; consumers first, since they have to be there when the first frame comes.
+
+        Args:
+            feeds: what brings frames in.
+            begun: the sources that are read anew: what an earlier run has left open of them is over. Of others it may
+                not be, since another process may be reading them into the same store.
+        """
         feeds_ended = threading.Event()
         upstream_ended = feeds_ended
         for name, runner in self._runners.items():
@@ -107,8 +113,7 @@ class Embedded:
         if not feeds:
             feeds_ended.set()
         self._spawn("retention", partial(enforce_hourly, self._store, self._retention_days, self._done))
-        # What an earlier run has left open is over, since this one begins all sources anew.
-        self._spawn("closing", partial(close_every_minute, self._store, self._done, is_first=True))
+        self._spawn("closing", partial(close_every_minute, self._store, self._done, frozenset(begun)))
         threading.Thread(target=self._watch, args=(upstream_ended,), name="watch", daemon=True).start()
 
     def drain(self) -> None:

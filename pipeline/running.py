@@ -120,7 +120,8 @@ class Run:
             StoreError: a stop was asked for, and the store takes nothing.
             OcrstreamError: a stage or a source failed.
         """
-        self._embedded.start([_feed(source, self._store, self.metrics) for source in self._sources])
+        feeds = [_feed(source, self._store, self.metrics) for source in self._sources]
+        self._embedded.start(feeds, begun={source.source_id for source in self._sources})
         has_file = any(not source.live for source in self._sources)
         follow(self._embedded, self._gauge, self._line, advice="; a file goes on there next time" if has_file else "")
         self._line.finish(summarise(self._gauge.read()))

@@ -8,6 +8,10 @@ Another text in the same place begins a new appearance. It takes two readings in
 the winner (a slide, a caption), or, where it differs little (a clock, ``B12`` and then ``B2``), of the same text, both
 sure, behind a text that was read so too. What differs little otherwise is a misreading, and voted on. Texts that are
 alike when folded never differ: that is what a recogniser confuses.
+
+Where a source's frames begin or end (a start, a stop, the border of a replay, a gap in its time) nobody can know
+whether a text was steady. There one sure reading is enough: it counts as steady in the first frame, and in the last one
+it is an appearance of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from dataclasses import dataclass, field
 
 from rapidfuzz.distance import Levenshtein
 
-from ocrstream.folding import folded_text
+from ocrstream.folding import are_alike, folded_text
 from ocrstream.geometry import Polygon, polygon_size_wh
-from ocrstream.messages import GONE_AFTER_S, Appearance, FrameInfo, Text
+from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Text
 
 REFRESH_S = 1.0
 MOVED_PX = 4.0
@@ -29,9 +33,6 @@ LONGEST_PATH = 128
 
 UNLIKE = 0.5
 """Texts whose edit distance is a larger share of the longer one are different texts and not one text misread."""
-
-SURE = 0.9
-"""Two readings alike in a row, of at least this confidence, are steady: such a text is taken to stand there."""
 
 MOST_CANDIDATES = 32
 """Texts that are voted on; beyond that the weakest is given up."""
@@ -51,7 +52,7 @@ class _Votes:
 
     Attributes:
         before: the reading that was counted last.
-        steady: the text that was steadily read last.
+        steady: the text that was steadily read last: twice in a row, both sure.
         waiting: a reading that differs; the next one tells whether it was a misreading or another text.
     """
 
@@ -75,7 +76,7 @@ class _Votes:
         return text, candidate.weight / candidate.votes
 
     def agrees(self, text: str) -> bool:
-        return _are_alike(text, self.winner()[0]) or (self.steady is not None and _are_alike(text, self.steady))
+        return are_alike(text, self.winner()[0]) or (self.steady is not None and are_alike(text, self.steady))
 
     def seen_at_ns(self) -> int:
         """When its place was last read, whatever it said."""
@@ -90,28 +91,43 @@ class _Votes:
             del self.candidates[min(others, key=lambda other: self.candidates[other].weight)]
 
 
+@dataclass(slots=True)
+class _Source:
+    """A source (or segment) and generation: the frames it was followed from and to, and its votes by track."""
+
+    first: FrameInfo
+    last: FrameInfo
+    votes: dict[str, _Votes] = field(default_factory=dict)
+
+
 class Ballot:
     """The open appearances of all sources of one process."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, int], dict[str, _Votes]] = {}
+        self._open: dict[tuple[str, int], _Source] = {}
 
     def count(self, info: FrameInfo, lines: tuple[Text, ...]) -> tuple[Appearance, ...]:
         """Count a frame's readings; the appearances that there is something new to say of.
 
         A frame older than the last one (delivered again, out of order) is counted too: a vote more changes little.
         """
-        votes = self._open.setdefault((info.key, info.generation), {})
-        news = []
+        key = info.key, info.generation
+        news: list[Appearance] = []
+        if key in self._open and _is_gone(info, self._open[key].last.captured_at_ns):
+            news += self.close(*key)
+        source = self._open.setdefault(key, _Source(info, info))
+        source.last, votes = info, source.votes
         for line in lines:
             if line.region.track_id is not None:
-                news += _count(votes, line.region.track_id, info, line)
+                is_first = info.frame_id == source.first.frame_id
+                news += _count(votes, line.region.track_id, info, line, is_first=is_first)
         for track_id, vote in list(votes.items()):
-            closed = info.captured_at_ns - vote.seen_at_ns() > GONE_AFTER_S * 1e9
+            closed = _is_gone(info, vote.seen_at_ns())
             if closed:
                 _count_waiting(vote)
             winner = (vote.winner()[0], vote.best_frame_id)
-            due = info.captured_at_ns - vote.sent_at_ns >= REFRESH_S * 1e9 and vote.last is info
+            is_seen = vote.seen_at_ns() == info.captured_at_ns
+            due = is_seen and info.captured_at_ns - vote.sent_at_ns >= REFRESH_S * 1e9
             if closed or due or vote.sent != winner:
                 vote.sent, vote.sent_at_ns = winner, info.captured_at_ns
                 news.append(_appearance(vote, closed=closed))
@@ -121,17 +137,31 @@ class Ballot:
 
     def close(self, key: str, generation: int) -> tuple[Appearance, ...]:
         """End all open appearances of a source (or segment) and generation; they are sent a last time."""
-        votes = self._open.pop((key, generation), {})
-        for vote in votes.values():
-            _count_waiting(vote)
-        return tuple(_appearance(vote, closed=True) for vote in votes.values())
+        source = self._open.pop((key, generation), None)
+        if source is None:
+            return ()
+        ended = []
+        for track_id, vote in source.votes.items():
+            last = vote.waiting
+            if last is not None and last[0] is source.last and last[1].confidence >= SURE:
+                ended += [vote, _opened(track_id, *last)]
+            else:
+                _count_waiting(vote)
+                ended.append(vote)
+        return tuple(_appearance(vote, closed=True) for vote in ended)
 
 
-def _count(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text) -> list[Appearance]:
+def _is_gone(info: FrameInfo, seen_at_ns: int) -> bool:
+    return info.captured_at_ns - seen_at_ns > GONE_AFTER_S * 1e9
+
+
+def _count(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text, *, is_first: bool) -> list[Appearance]:
     """Count one reading; the appearance that it ends, where its text has replaced another."""
     vote = votes.get(track_id)
     if vote is None:
-        votes[track_id] = _opened(track_id, info, line)
+        votes[track_id] = vote = _opened(track_id, info, line)
+        if is_first and line.confidence >= SURE:
+            vote.steady = line.text
         return []
     if vote.agrees(line.text):
         _count_waiting(vote)
@@ -143,9 +173,9 @@ def _count(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text)
         _add(votes[track_id], info, line)
         return [_appearance(vote, closed=True)]
     else:
-        is_same = _are_alike(vote.waiting[1].text, line.text)
+        is_same = are_alike(vote.waiting[1].text, line.text)
         _count_waiting(vote)
-        if is_same:
+        if is_same and line.confidence < SURE:
             _add(vote, info, line)
         else:
             vote.waiting = info, line
@@ -160,19 +190,14 @@ def _is_another(vote: _Votes, first: Text, second: Text) -> bool:
 
 
 def _count_waiting(vote: _Votes) -> None:
-    """Vote on the reading that differed: it was a misreading, or the last one of all."""
+    """Vote on the reading that differed: it was a misreading."""
     if vote.waiting is not None:
         _add(vote, *vote.waiting)
         vote.waiting = None
 
 
 def _are_steady(first: Text, second: Text) -> bool:
-    return min(first.confidence, second.confidence) >= SURE and _are_alike(first.text, second.text)
-
-
-def _are_alike(text: str, other: str) -> bool:
-    # What has no letter and no digit folds to nothing.
-    return (folded_text(text) or text) == (folded_text(other) or other)
+    return min(first.confidence, second.confidence) >= SURE and are_alike(first.text, second.text)
 
 
 def _opened(track_id: str, info: FrameInfo, line: Text) -> _Votes:

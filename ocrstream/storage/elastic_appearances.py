@@ -37,7 +37,9 @@ class AppearancePlan:
     def __init__(self, server: ElasticConnection, prefix: str, winners: Mapping[int, Texts]) -> None:
         self._server = server
         self._prefix = prefix
+        self._winners = winners
         self._again = {index: texts.info for index, texts in winners.items() if texts.info.generation > FIRST_READING}
+        self._is_fresh = False
         self._changes: dict[str, _Change] = {}
 
     @property
@@ -107,36 +109,65 @@ class AppearancePlan:
             ),
         ]
 
-    def is_known(self, appearance: Appearance, behind: Mark) -> bool:
+    def known(self, appearance: Appearance, behind: Mark) -> Appearance | None:
         """See `ocrstream.storage.superseding.History`."""
         whole_id = storable(appearance.track_id)
-        places = {whole_id: appearance.first_at_ns, part_id(whole_id, behind.frame_id): behind.captured_at_ns + 1}
-        changed = [self._changes[id].appearance for id in places if id in self._changes]
-        if any(other is not None and other.generation == appearance.generation for other in changed):
-            return True
+        places = {part_id(whole_id, behind.frame_id): behind.captured_at_ns + 1, whole_id: appearance.first_at_ns}
         docs = [
-            {"_index": self._day(first_ns), "_id": id, "_source": ["generation"]}
-            for id, first_ns in places.items()
-            if id not in self._changes
+            {"_index": self._day(first_ns), "_id": id} for id, first_ns in places.items() if id not in self._changes
         ]
-        found = (document.get("_source") for document in self._server.mget(docs))
-        return any(source is not None and source["generation"] == appearance.generation for source in found)
+        stored = (document.get("_source") for document in self._server.mget(docs))
+        found = {source["track_id"]: layout.appearance_of(source) for source in stored if source is not None}
+        for id in places:
+            other = self._changes[id].appearance if id in self._changes else found.get(id)
+            if other is not None and other.generation == appearance.generation:
+                return other
+        return None
 
     def frame_showing(self, appearance: Appearance) -> str | None:
         """See `ocrstream.storage.superseding.History`."""
+        since_ns, until_ns = appearance.first_at_ns, appearance.last_at_ns
+        mine = [texts.info.frame_id for texts in self._showing(appearance, since_ns, until_ns)]
+        if appearance.best_frame_id in mine:
+            return appearance.best_frame_id
         query = {
             "bool": {
-                "filter": [
-                    {"term": {"source_id": storable(appearance.source_id)}},
-                    {"term": {"track_id": storable(track_of(appearance))}},
-                    _captured(appearance.first_at_ns, appearance.last_at_ns),
-                ],
+                "filter": _sightings(appearance, since_ns, until_ns),
                 "should": [{"term": {"frame_id": storable(appearance.best_frame_id)}}],
             }
         }
         sort = [{"_score": "desc"}, {"captured_at": "asc"}]
-        hits = self._server.find(layout.REGIONS, query=query, sort=sort, size=1)["hits"]["hits"]
-        return str(hits[0]["_source"]["frame_id"]) if hits else None
+        hits = self._regions(query=query, sort=sort, size=1)["hits"]["hits"]
+        return str(hits[0]["_source"]["frame_id"]) if hits else next(iter(mine), None)
+
+    def readings(self, appearance: Appearance, since_ns: int, until_ns: int) -> int:
+        """See `ocrstream.storage.superseding.History`."""
+        mine = [texts.info.frame_id for texts in self._showing(appearance, since_ns, until_ns)]
+        query = {
+            "bool": {
+                "filter": _sightings(appearance, since_ns, until_ns),
+                "must_not": [{"terms": {"frame_id": [storable(frame_id) for frame_id in mine]}}],
+            }
+        }
+        return len(mine) + int(self._regions(query=query, size=0, track_total_hits=True)["hits"]["total"]["value"])
+
+    def _showing(self, appearance: Appearance, since_ns: int, until_ns: int) -> list[Texts]:
+        """The frames of the batch from one time to another with a reading of an appearance's track and generation."""
+        source_id, track = appearance.source_id, track_of(appearance)
+        return [
+            texts
+            for texts in self._winners.values()
+            if texts.info.source_id == source_id and texts.info.generation == appearance.generation
+            if since_ns <= texts.info.captured_at_ns <= until_ns
+            if any(line.region.track_id == track for line in texts.lines)
+        ]
+
+    def _regions(self, **parameters: Any) -> Any:
+        """A search for regions that sees all that earlier batches have written."""
+        if not self._is_fresh:
+            self._server.refresh(layout.REGIONS)
+            self._is_fresh = True
+        return self._server.find(layout.REGIONS, **parameters)
 
     def _any_read_again(self, appearances: Iterable[Appearance]) -> bool:
         """Whether any frame was read again in the time of these; one request where usually nothing was."""
@@ -189,6 +220,15 @@ def _frames_again(sources: list[str], generation: int, since_ns: int, until_ns: 
         _captured(since_ns, until_ns),
     ]
     return {"bool": {"filter": clauses}}
+
+
+def _sightings(appearance: Appearance, since_ns: int, until_ns: int) -> list[dict[str, Any]]:
+    return [
+        {"term": {"source_id": storable(appearance.source_id)}},
+        {"term": {"track_id": storable(track_of(appearance))}},
+        {"term": {"generation": appearance.generation}},
+        _captured(since_ns, until_ns),
+    ]
 
 
 def _captured(since_ns: int, until_ns: int) -> dict[str, Any]:

@@ -103,8 +103,9 @@ class EmbeddedStore:
                 if texts.info.generation < generation:
                     outdated += 1
                 elif texts.info.generation > generation:
-                    known[frame_id] = _write_frame(connection, texts, row), texts.info.generation
+                    # First, since what it takes out of appearances is counted.
                     supersede(connection, texts.info)
+                    known[frame_id] = _write_frame(connection, texts, row), texts.info.generation
                 for appearance in texts.appearances:
                     write_appearance(connection, appearance)
         return WriteReport(len(accepted) - outdated, outdated, refused)

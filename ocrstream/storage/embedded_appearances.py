@@ -55,25 +55,43 @@ class _History:
         ).fetchall()
         return [appearance_of(row) for row in rows]
 
-    def is_known(self, appearance: Appearance, behind: Mark) -> bool:
-        ids = storable(appearance.track_id), part_id(storable(appearance.track_id), behind.frame_id)
-        found = self._connection.execute(
-            "SELECT 1 FROM appearances WHERE track_id IN (?, ?) AND generation = ?", (*ids, appearance.generation)
-        )
-        return found.fetchone() is not None
+    def known(self, appearance: Appearance, behind: Mark) -> Appearance | None:
+        whole_id = storable(appearance.track_id)
+        ids = part_id(whole_id, behind.frame_id), whole_id
+        row = self._connection.execute(
+            f"SELECT {APPEARANCE_COLUMNS} FROM appearances "  # noqa: S608 only names of the layout
+            "WHERE track_id IN (?, ?) AND generation = ? ORDER BY track_id = ? DESC LIMIT 1",
+            (*ids, appearance.generation, ids[0]),
+        ).fetchone()
+        return None if row is None else appearance_of(row)
 
     def frame_showing(self, appearance: Appearance) -> str | None:
-        where = storable(appearance.source_id), appearance.first_at_ns, appearance.last_at_ns
+        where = _where(appearance, appearance.first_at_ns, appearance.last_at_ns)
         best = self._connection.execute(
-            "SELECT frame_id FROM frames WHERE frame_id = ? AND source_id = ? AND captured_at_ns BETWEEN ? AND ?",
+            f"SELECT frame_id FROM frames f WHERE frame_id = ? AND {_WHERE}",  # noqa: S608 a constant
             (storable(appearance.best_frame_id), *where),
         ).fetchone()
         shown = (
             best
             or self._connection.execute(
-                "SELECT frame_id FROM frames f JOIN regions r ON r.frame = f.id WHERE source_id = ? "
-                "AND captured_at_ns BETWEEN ? AND ? AND track_id = ? ORDER BY captured_at_ns LIMIT 1",
+                f"SELECT frame_id FROM frames f JOIN regions r ON r.frame = f.id WHERE {_WHERE} "  # noqa: S608 likewise
+                "AND track_id = ? ORDER BY captured_at_ns LIMIT 1",
                 (*where, storable(track_of(appearance))),
             ).fetchone()
         )
         return None if shown is None else str(shown["frame_id"])
+
+    def readings(self, appearance: Appearance, since_ns: int, until_ns: int) -> int:
+        found = self._connection.execute(
+            f"SELECT count(*) FROM frames f JOIN regions r ON r.frame = f.id WHERE {_WHERE} "  # noqa: S608 a constant
+            "AND track_id = ?",
+            (*_where(appearance, since_ns, until_ns), storable(track_of(appearance))),
+        )
+        return int(found.fetchone()[0])
+
+
+_WHERE = "source_id = ? AND captured_at_ns BETWEEN ? AND ? AND generation = ?"
+
+
+def _where(appearance: Appearance, since_ns: int, until_ns: int) -> tuple[str, int, int, int]:
+    return storable(appearance.source_id), since_ns, until_ns, appearance.generation

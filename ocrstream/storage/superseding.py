@@ -3,7 +3,8 @@
 A later reading takes the place of an earlier one frame by frame, but a text over time may reach beyond the frames that
 were read again. So it is cut: the time that was read again is taken out of what earlier generations say, and what lies
 before and behind it stays, as appearances of their own. Two frames that were read again, at most `GONE_AFTER_S` apart,
-take the time between them along, as a track does. The stores look things up (`History`); what follows is decided here.
+take the time between them along, as a track does. What shows none of the text any more is gone. The stores look things
+up (`History`); what follows is decided here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ GONE_AFTER_NS = round(GONE_AFTER_S * 1e9)
 
 PART_MARK = "+"
 """In the id of a part, before the id of the frame behind which it begins."""
+
+COUNTED_NS = 600 * 10**9
+"""The readings of a part up to so long are counted; of a longer one that would hold up the writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +68,25 @@ class History(Protocol):
     def older(self, source_id: str, generation: int, since_ns: int, until_ns: int) -> Iterable[Appearance]:
         """Appearances of generations below this one that reach into a time."""
 
-    def is_known(self, appearance: Appearance, behind: Mark) -> bool:
-        """Whether this appearance, or the part of it behind that frame, is stored, as of its generation."""
+    def known(self, appearance: Appearance, behind: Mark) -> Appearance | None:
+        """The part of an appearance behind that frame, else all of it, as it is stored as of its generation."""
 
     def frame_showing(self, appearance: Appearance) -> str | None:
         """A frame within its time that shows it, its best frame where that is one; None where none is stored."""
 
+    def readings(self, appearance: Appearance, since_ns: int, until_ns: int) -> int:
+        """How many readings of its track and generation are stored from one time to another (both of it)."""
+
 
 def cuts_of(info: FrameInfo, history: History) -> list[Cut]:
-    """What a frame that was read again takes out of older appearances; the frame itself need not be stored yet."""
+    """What a frame that is read again takes out of older appearances; to be asked before the frame is stored."""
     at_ns, generation = info.captured_at_ns, info.generation
     if generation <= FIRST_READING:
         return []
     before = _last(history, info.source_id, generation, at_ns - GONE_AFTER_NS, at_ns - 1)
     stretch = Stretch(before.captured_at_ns if before else at_ns, Mark(at_ns, info.frame_id, generation))
     older = history.older(info.source_id, generation, stretch.begin_ns, at_ns)
-    return [Cut(whole, _parts(whole, [stretch], history), generation) for whole in older]
+    return [Cut(whole, _left(whole, stretch, history), generation) for whole in older]
 
 
 def cut_of(appearance: Appearance, history: History) -> Cut | None:
@@ -93,12 +100,19 @@ def cut_of(appearance: Appearance, history: History) -> Cut | None:
     last = _last(history, source_id, later, first_ns, last_ns)
     if last is None:
         return None
-    if history.is_known(appearance, last):
-        stretches = [Stretch(first_ns, last)]
+    known = history.known(appearance, last)
+    if known is not None:
+        parts = _parts(appearance, [Stretch(first_ns, last)])
+        if known.first_at_ns > last.captured_at_ns:
+            unheard = history.readings(appearance, known.last_at_ns + 1, last_ns)
+            parts = [replace(part, readings=known.readings + unheard) for part in parts]
+        else:
+            parts = [_counted(part, history) for part in parts]
     else:
         # From before its beginning: the frame that begins a stretch may lie there, and the gap behind it in its time.
-        stretches = list(_stretches(history.read_again(source_id, later, first_ns - GONE_AFTER_NS, last_ns)))
-    return Cut(appearance, _parts(appearance, stretches, history), last.generation)
+        stretches = _stretches(history.read_again(source_id, later, first_ns - GONE_AFTER_NS, last_ns))
+        parts = [_counted(part, history) for part in _parts(appearance, stretches)]
+    return Cut(appearance, tuple(_shown(parts, appearance, history)), last.generation)
 
 
 def part_id(track_id: str, behind: str) -> str:
@@ -129,15 +143,49 @@ def _stretches(marks: Iterable[Mark]) -> Iterator[Stretch]:
         yield stretch
 
 
-def _parts(whole: Appearance, stretches: Iterable[Stretch], history: History) -> tuple[Appearance, ...]:
-    """What is left of an appearance between stretches, by time."""
+def _left(whole: Appearance, stretch: Stretch, history: History) -> tuple[Appearance, ...]:
+    """What is left of an appearance that is stored; its readings add up to those of the whole without the stretch's.
+
+    What the stretch takes is counted, and of two parts the shorter one, so that a long one is never gone through.
+    """
+    parts = list(_shown(_parts(whole, [stretch]), whole, history))
+    since_ns = max(stretch.begin_ns, whole.first_at_ns)
+    until_ns = min(stretch.end.captured_at_ns, whole.last_at_ns)
+    left = whole.readings - history.readings(whole, since_ns, until_ns)
+    if len(parts) > 1:
+        shorter = min(range(2), key=lambda number: _lasts_ns(parts[number]))
+        parts[shorter] = _counted(parts[shorter], history)
+        longer, left = 1 - shorter, left - parts[shorter].readings
+        parts[longer] = replace(parts[longer], readings=max(left, 1))
+        return tuple(parts)
+    return tuple(replace(part, readings=max(left, 1)) for part in parts)
+
+
+def _parts(whole: Appearance, stretches: Iterable[Stretch]) -> list[Appearance]:
+    """What lies of an appearance between stretches, by time."""
     parts: list[Appearance] = [whole]
     for stretch in stretches:
         parts = [left for part in parts for left in _without(part, stretch)]
-    parts.sort(key=lambda part: part.first_at_ns)
-    if parts == [whole]:
-        return (whole,)
-    return tuple(replace(part, best_frame_id=history.frame_showing(part) or part.best_frame_id) for part in parts)
+    return sorted(parts, key=lambda part: part.first_at_ns)
+
+
+def _shown(parts: Iterable[Appearance], whole: Appearance, history: History) -> Iterator[Appearance]:
+    """Those of the parts that any frame shows, each with such a frame."""
+    for part in parts:
+        best = part.best_frame_id if part is whole else history.frame_showing(part)
+        if best is not None:
+            yield replace(part, best_frame_id=best)
+
+
+def _counted(part: Appearance, history: History) -> Appearance:
+    """A part with its readings counted, where it is short; a long one keeps its share by time."""
+    if _lasts_ns(part) > COUNTED_NS:
+        return part
+    return replace(part, readings=max(history.readings(part, part.first_at_ns, part.last_at_ns), 1))
+
+
+def _lasts_ns(appearance: Appearance) -> int:
+    return appearance.last_at_ns - appearance.first_at_ns
 
 
 def _without(appearance: Appearance, stretch: Stretch) -> Iterator[Appearance]:

@@ -4,13 +4,18 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ocrstream_test_engines import make_picture
 
+from ocrstream.messages import Appearance
 from ocrstream.picture import Image
+from ocrstream.storage.embedded import EmbeddedStore
+from tests.documents import frame
 from tests.e2e.commands import json_lines, ocrstream, running, until
 from tests.e2e.videos import write_video
 from tests.services.rtsp import RtspCamera
@@ -130,6 +135,32 @@ def test_a_file_killed_half_way_goes_on_where_it_stopped(tmp_path: Path) -> None
     ocrstream("run", clip, "--no-serve", "--data", whole, *ENGINES)
     assert identities(data) == identities(whole)
     assert len(identities(data)) == 600
+
+
+def test_a_run_closes_what_its_own_sources_have_left_open_and_no_others(tmp_path: Path) -> None:
+    clip, data = tmp_path / "clip.mkv", tmp_path / "data"
+    write_video(clip, pictures(2), fps=10)
+    with closing(EmbeddedStore(data)) as store:
+        for source_id in ("clip", "hall"):
+            texts = frame(source_id, 0.0, "GATE")
+            at_ns, frame_id = texts.info.captured_at_ns, texts.info.frame_id
+            left_open = Appearance(
+                f"{frame_id}-000",
+                source_id,
+                "GATE",
+                0.9,
+                at_ns,
+                at_ns,
+                None,
+                None,
+                frame_id,
+                1,
+                ((at_ns / 1e6, texts.lines[0].region.polygon),),
+                closed=False,
+            )
+            store.write([replace(texts, appearances=(left_open,))])
+        ocrstream("run", f"clip={clip}", "--no-serve", "--data", data, *ENGINES)
+        assert [appearance.source_id for appearance in store.unfinished()] == ["hall"]
 
 
 def test_a_replay_with_another_engine_supersedes_what_was_read(tmp_path: Path) -> None:

@@ -70,10 +70,28 @@ def test_what_a_killed_recogniser_left_open_is_closed_with_all_its_readings(stor
     stream = Stream(store)
     stream.show(*["GATE B12"] * 7)
     assert spans(store) == [("GATE B12", 5, 0.0, 1.0, False)]
-    assert Closing(store).look(is_first=True) == 1
+    assert Closing(store).look(begun={"cam"}) == 1
     assert spans(store) == [("GATE B12", 7, 0.0, 1.5, True)]
     (appearance,) = store.appearances(Filter())
     assert appearance.path[-1][0] == (NOON_NS + 1_500_000_000) / 1e6
+
+
+def test_a_text_that_was_surely_read_last_is_one_of_its_own(store: EmbeddedStore) -> None:
+    Stream(store).show(*["GATE B12"] * 6, "GATE B13")
+    assert Closing(store).look(begun={"cam"}) == 1
+    assert spans(store) == [("GATE B12", 6, 0.0, 1.25, True), ("GATE B13", 1, 1.5, 1.5, True)]
+    first, last = store.appearances(Filter())
+    assert last.track_id.startswith("t0~")
+    assert last.best_frame_id != first.best_frame_id
+
+
+def test_what_another_run_has_open_is_left_alone(store: EmbeddedStore) -> None:
+    Stream(store).show("GATE B12")
+    look = Closing(store)
+    assert look.look(begun={"hall"}) == 0
+    assert [closed for *_, closed in spans(store)] == [False]
+    # Unless it stays silent for a minute.
+    assert look.look() == 1
 
 
 def test_each_reading_belongs_to_one_appearance_where_a_recogniser_was_started_again(store: EmbeddedStore) -> None:
@@ -101,7 +119,7 @@ def test_what_is_still_spoken_of_stays_open_and_one_closed_too_soon_opens_again(
     assert spans(store) == [("GATE B12", 13, 0.0, 3.0, False)]
     stream.end()
     assert spans(store) == [("GATE B12", 13, 0.0, 3.0, True)]
-    assert look.look(is_first=True) == 0
+    assert look.look(begun={"cam"}) == 0
 
 
 def test_a_store_that_is_away_is_looked_at_again(
@@ -120,7 +138,7 @@ def test_a_store_that_is_away_is_looked_at_again(
     monkeypatch.setattr(store, "unfinished", away_at_first)
     monkeypatch.setattr(stop, "wait", lambda _: stop.set() if len(looks) == 2 else None)
     with caplog.at_level(logging.INFO):
-        close_every_minute(store, stop, is_first=True)
+        close_every_minute(store, stop, begun={"cam"})
     assert "open texts could not be closed: gone fishing" in caplog.text
     assert [closed for *_, closed in spans(store)] == [True]
 
@@ -131,4 +149,4 @@ def test_one_whose_best_frame_is_gone_is_left_to_retention(store: EmbeddedStore)
     best = store.get(appearance.best_frame_id)
     assert best is not None
     store.write([replace(best, appearances=(replace(appearance, best_frame_id="gone", last_at_ns=NOON_NS + 1),))])
-    assert Closing(store).look(is_first=True) == 0
+    assert Closing(store).look(begun={"cam"}) == 0
