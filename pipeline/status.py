@@ -98,32 +98,35 @@ class Gauge:
 
 def describe(status: RunStatus) -> str:
     """A status as one line for people."""
-    return _describe(status, with_bar=True, with_rates=True)
+    return describe_within(status, sys.maxsize)
 
 
 def describe_within(status: RunStatus, width: int) -> str:
-    """The same in so many characters: the bar goes first, then the rates of frames."""
-    for with_bar, with_rates in ((True, True), (False, True), (False, False)):
-        text = _describe(status, with_bar=with_bar, with_rates=with_rates)
+    """The same in so many characters: the bar goes first, then the rates of frames, then that of texts."""
+    for kept in ("bar frames texts", "frames texts", "texts", ""):
+        text = _describe(status, kept)
         if len(text) <= width:
             break
     return text
 
 
-def _describe(status: RunStatus, *, with_bar: bool, with_rates: bool) -> str:
+def _describe(status: RunStatus, kept: str) -> str:
+    def rated(number: int, per_s: float, what: str) -> str:
+        return f"{number} ({per_s:.1f}/s)" if what in kept else str(number)
+
     parts = []
     if status.share_done is not None:
         filled = round(status.share_done * BAR_WIDTH)
-        bar = f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}] " if with_bar else ""
+        bar = f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}] " if "bar" in kept else ""
         parts.append(f"{bar}{status.share_done:4.0%}")
         if status.left_s is not None:
             parts.append(f"{_clock(status.left_s)} left")
-    parts.append(f"in {status.frames_in}" + (f" ({status.frames_in_per_s:.1f}/s)" if with_rates else ""))
-    parts.append(f"read {status.read}" + (f" ({status.read_per_s:.1f}/s)" if with_rates else ""))
+    parts.append(f"in {rated(status.frames_in, status.frames_in_per_s, 'frames')}")
+    parts.append(f"read {rated(status.read, status.read_per_s, 'frames')}")
     parts.append(f"dropped {status.dropped}")
     if status.delay_s is not None and status.share_done is None:
         parts.append(f"delay {status.delay_s:.2f} s")
-    parts.append(f"texts {status.texts} ({status.texts_per_s:.1f}/s)")
+    parts.append(f"texts {rated(status.texts, status.texts_per_s, 'texts')}")
     if status.dead_letters:
         parts.append(f"set aside {status.dead_letters}")
     return " | ".join(parts)

@@ -97,6 +97,7 @@ def test_a_narrow_terminal_gets_every_number_and_no_bar() -> None:
     without_bar = " 45% | 1:02:05 left | in 900 (30.0/s) | read 90 (3.0/s) | dropped 810 | texts 400 (12.5/s)"
     assert describe_within(file, len(without_bar)) == without_bar
     assert describe_within(file, 79) == " 45% | 1:02:05 left | in 900 | read 90 | dropped 810 | texts 400 (12.5/s)"
+    assert describe_within(file, 70) == " 45% | 1:02:05 left | in 900 | read 90 | dropped 810 | texts 400"
     assert describe_within(status(), 79) == "in 900 | read 90 | dropped 810 | delay 0.42 s | texts 400 (12.5/s)"
 
 
