@@ -126,7 +126,9 @@ def test_a_file_killed_half_way_goes_on_where_it_stopped(tmp_path: Path) -> None
     write_video(clip, pictures(400), fps=25)
     with running("run", clip, "--no-serve", "--data", data, *ENGINES) as run:
         until(lambda: (data / "documents.db").exists(), "the store")
-        until(lambda: len(regions(data)) > 20, "some regions")
+        # Looked at from here: a command takes so long to start that all may have been read meanwhile.
+        with closing(EmbeddedStore(data)) as store:
+            until(lambda: any(source.frames > 20 for source in store.sources()), "some frames")
         run.kill()
     before = identities(data)
     assert 0 < len(before) < 600
