@@ -1,17 +1,23 @@
-"""An ONNX file run by ONNX Runtime on the CPU: tensor in, tensor out, several at work beside each other."""
+"""Where a network runs: an ONNX file in ONNX Runtime on the CPU, tensor in, tensor out, several at work at once.
+
+`open_network` chooses for an engine whose weights run on a GPU too.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
+from ocrstream.models import EngineOptions
 
 # ONNX Runtime would tell its maker how it is used, and decides that when it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -20,6 +26,50 @@ import onnxruntime
 onnxruntime.disable_telemetry_events()
 
 Tensor = NDArray[np.float32]
+
+
+class Network(Protocol):
+    """Where the network of an engine runs; see `Session`."""
+
+    weights: str
+
+    def metadata(self, key: str) -> str:
+        """An entry of the weight file's metadata."""
+
+    def run_each(self, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The outputs for several inputs, in their order."""
+
+
+def open_network(
+    engine: str, path: Path, options: EngineOptions, in_torch: Callable[[Path, bytes, str], Network]
+) -> Network:
+    """A weight file on the device of the options.
+
+    Args:
+        engine: its name, for errors.
+        path: the weight file.
+        options: the device; threads; whether the weights are the user's own, for what to advise.
+        in_torch: makes of path, content and device a network in PyTorch; imports PyTorch only when it is called, as
+            that is no part of the default install.
+
+    Raises:
+        EngineError: the weights are missing or damaged, or the device or PyTorch is not there.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EngineError(
+            f"the weights {path} cannot be read ({error.strerror}): name one that import or training wrote"
+        ) from error
+    if options.device == "cpu":
+        remedy = "import or train it again" if options.weights else "install ocrstream again"
+        return Session(content, path.name, options.threads, remedy)
+    try:
+        return in_torch(path, content, options.device)
+    except ImportError as error:
+        raise EngineError(
+            f"{engine} on {options.device!r} needs PyTorch ({error}): pip install 'ocrstream[gpu]', or use --device cpu"
+        ) from error
 
 
 class Session:

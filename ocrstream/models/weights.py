@@ -100,3 +100,16 @@ def write_card(path: Path, card: dict[str, Any]) -> Path:
     target = path.with_suffix(".json")
     target.write_text(json.dumps(whole, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def write_weights(out: Path, content: bytes, card: dict[str, Any]) -> Path:
+    """Write a weight file and its card; returns the card's path.
+
+    Raises:
+        EngineError: they cannot be written.
+    """
+    try:
+        out.write_bytes(content)
+        return write_card(out, card)
+    except OSError as error:
+        raise EngineError(f"{out} cannot be written: {error.strerror}") from error

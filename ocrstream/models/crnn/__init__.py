@@ -8,19 +8,17 @@ profile ``original``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.errors import EngineError
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, Reading
 from ocrstream.models.crnn.decode import beam_search, choose, greedy_reading
 from ocrstream.models.crnn.preprocess import crop_to_tensor, original_to_tensor
-from ocrstream.models.session import Session
+from ocrstream.models.session import Network, open_network
 from ocrstream.picture import Image
 
 NAME = "crnn"
@@ -28,16 +26,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED, SHIPPED_INT8 = WEIGHTS / "crnn_light.onnx", WEIGHTS / "crnn_light_int8.onnx"
 
 Floats = NDArray[np.float32]
-
-
-class _Network(Protocol):
-    """Where the network runs."""
-
-    weights: str
-
-    def metadata(self, key: str) -> str: ...
-
-    def run_each(self, tensors: Iterable[Floats]) -> Iterator[Floats]: ...
 
 
 class CrnnRecognizer:
@@ -55,8 +43,7 @@ class CrnnRecognizer:
     def __init__(self, options: EngineOptions, *, lexicon: Sequence[str] = (), beams: int = 0) -> None:
         shipped = SHIPPED_INT8 if options.device == "cpu" else SHIPPED
         path = Path(options.weights) if options.weights else shipped
-        content = _read(path)
-        self._network = _open(path, content, options)
+        self._network = open_network(NAME, path, options, _in_torch)
         self._profile = self._network.metadata("profile")
         self._charset = self._network.metadata("charset")
         self._temperature = float(self._network.metadata("temperature"))
@@ -90,24 +77,7 @@ class CrnnRecognizer:
         return reading
 
 
-def _open(path: Path, content: bytes, options: EngineOptions) -> _Network:
-    if options.device != "cpu":
-        # PyTorch is no part of the default install.
-        try:
-            from ocrstream.models.crnn.gpu import TorchNetwork
-        except ImportError as error:
-            raise EngineError(
-                f"crnn on {options.device!r} needs PyTorch ({error}): pip install 'ocrstream[gpu]', or use --device cpu"
-            ) from error
-        return TorchNetwork(path, content, options.device)
-    remedy = "import or train it again" if options.weights else "install ocrstream again"
-    return Session(content, path.name, options.threads, remedy)
+def _in_torch(path: Path, content: bytes, device: str) -> Network:
+    from ocrstream.models.crnn.gpu import TorchNetwork
 
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EngineError(
-            f"the weights {path} cannot be read ({error.strerror}): name one that import or training wrote"
-        ) from error
+    return TorchNetwork(path, content, device)

@@ -14,6 +14,7 @@ from ocrstream.errors import EngineError
 from ocrstream.models.crnn.network import LightCrnn, OriginalCrnn, light_steps
 from ocrstream.models.crnn.onnx_file import LIGHT, Description, read_state
 from ocrstream.models.crnn.preprocess import batch_to_tensor
+from ocrstream.models.torch_network import find_device, load_state
 
 Floats = NDArray[np.float32]
 
@@ -37,7 +38,7 @@ class TorchNetwork:
     """
 
     def __init__(self, path: Path, content: bytes, device: str) -> None:
-        self._device = _device(device)
+        self._device = find_device("crnn", device)
         self.weights = hashlib.sha256(content).hexdigest()[:12]
         state, self._description = read_state(path)
         self._network = _build(state, self._description).to(self._device).eval()
@@ -81,28 +82,10 @@ def batches(widths_px: list[int]) -> Iterator[list[int]]:
         yield waiting
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise EngineError(f"{name!r} is no device: use cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise EngineError(
-            f"the device {name!r} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise EngineError(f"crnn does not run on {name!r}: use cpu, cuda or cuda:N")
-    return device
-
-
 def _build(state: dict[str, Floats], description: Description) -> torch.nn.Module:
     classes = len(description.charset) + 1
     network = LightCrnn(classes) if description.profile == LIGHT else OriginalCrnn(classes)
-    # What a file leaves out is only how many batches a norm has seen.
-    missing, unexpected = network.load_state_dict(
-        {name: torch.from_numpy(a) for name, a in state.items()}, strict=False
-    )
-    wrong = [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected
+    wrong = load_state(network, state)
     if wrong:
         raise EngineError(f"the weights are not those of the profile {description.profile}: {', '.join(wrong[:3])}")
     return network

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ocrstream.errors import EngineError
 from ocrstream.models.crnn.charset import ORIGINAL as ORIGINAL_CHARSET
 from ocrstream.models.torch_file import read_state_dict
-from ocrstream.models.weights import write_card
+from ocrstream.models.weights import write_weights
 
 Array = NDArray[np.float32]
 
@@ -121,8 +121,4 @@ def import_weights(source: Path, out: Path, charset: str = ORIGINAL_CHARSET, gat
         "training": {"imported_from": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
         "scores": {},
     }
-    try:
-        out.write_bytes(content)
-        return write_card(out, card)
-    except OSError as error:
-        raise EngineError(f"{out} cannot be written: {error.strerror}") from error
+    return write_weights(out, content, card)

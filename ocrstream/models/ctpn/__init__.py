@@ -8,14 +8,12 @@ network with its own post-processing, in `original`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.errors import EngineError
 from ocrstream.geometry import box_polygon, scale_polygon, to_polygon
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, TextLine
@@ -24,7 +22,7 @@ from ocrstream.models.ctpn.joining import join
 from ocrstream.models.ctpn.original import find_lines, original_to_tensor
 from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
 from ocrstream.models.ordering import in_reading_order
-from ocrstream.models.session import Session
+from ocrstream.models.session import Network, open_network
 from ocrstream.picture import Image
 
 NAME = "ctpn"
@@ -37,16 +35,6 @@ END_MARGIN = 0.1
 """What is added to a word at each end, in text heights: with it more words are read right."""
 
 Floats = NDArray[np.float32]
-
-
-class _Network(Protocol):
-    """Where the network runs."""
-
-    weights: str
-
-    def metadata(self, key: str) -> str: ...
-
-    def run_each(self, tensors: Iterable[Floats]) -> Iterator[Floats]: ...
 
 
 class CtpnDetector:
@@ -63,7 +51,7 @@ class CtpnDetector:
 
     def __init__(self, options: EngineOptions, *, rule: DecodeRule | None = None, min_max: bool = True) -> None:
         path = Path(options.weights) if options.weights else SHIPPED if options.device == "cpu" else SHIPPED_HALF
-        self._network = _open(path, _read(path), options)
+        self._network = open_network(NAME, path, options, _in_torch)
         self._profile = self._network.metadata("profile")
         self._rule = rule or DecodeRule()
         self._min_max = min_max
@@ -128,24 +116,7 @@ def _to_lines(words: Words, placement: Placement) -> list[TextLine]:
     return in_reading_order(found)
 
 
-def _open(path: Path, content: bytes, options: EngineOptions) -> _Network:
-    if options.device != "cpu":
-        # PyTorch is no part of the default install.
-        try:
-            from ocrstream.models.ctpn.gpu import TorchNetwork
-        except ImportError as error:
-            raise EngineError(
-                f"ctpn on {options.device!r} needs PyTorch ({error}): pip install 'ocrstream[gpu]', or use --device cpu"
-            ) from error
-        return TorchNetwork(path, content, options.device)
-    remedy = "import or train it again" if options.weights else "install ocrstream again"
-    return Session(content, path.name, options.threads, remedy)
+def _in_torch(path: Path, content: bytes, device: str) -> Network:
+    from ocrstream.models.ctpn.gpu import TorchNetwork
 
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EngineError(
-            f"the weights {path} cannot be read ({error.strerror}): name one that import or training wrote"
-        ) from error
+    return TorchNetwork(path, content, device)

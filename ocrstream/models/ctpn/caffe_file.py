@@ -15,7 +15,7 @@ import numpy as np
 
 from ocrstream.errors import EngineError
 from ocrstream.models.ctpn.onnx_graph import Array, Graph, State, gates, read_file
-from ocrstream.models.weights import write_card
+from ocrstream.models.weights import write_weights
 
 try:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -241,11 +241,7 @@ def import_caffemodel(path: Path, out: Path) -> Path:
         "training": {"imported_from": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
         "scores": {},
     }
-    try:
-        out.write_bytes(content)
-        return write_card(out, card)
-    except OSError as error:
-        raise EngineError(f"{out} cannot be written: {error.strerror}") from error
+    return write_weights(out, content, card)
 
 
 def export_caffemodel(weights: Path, out: Path) -> Path:

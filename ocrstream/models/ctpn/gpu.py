@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ocrstream.errors import EngineError
 from ocrstream.models.ctpn.network import Ctpn
 from ocrstream.models.ctpn.onnx_file import read_state
+from ocrstream.models.torch_network import find_device, load_state
 
 Floats = NDArray[np.float32]
 
@@ -34,14 +35,11 @@ class TorchNetwork:
     """
 
     def __init__(self, path: Path, content: bytes, device: str) -> None:
-        self._device = _device(device)
+        self._device = find_device("ctpn", device)
         self.weights = hashlib.sha256(content).hexdigest()[:12]
         state, self._profile = read_state(path)
         network = Ctpn(self._profile)
-        # What a file leaves out is only how many batches a norm has seen.
-        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-        missing, unexpected = network.load_state_dict(tensors, strict=False)
-        wrong = [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected
+        wrong = load_state(network, state)
         if wrong:
             raise EngineError(f"{path} does not hold the profile {self._profile}: {', '.join(wrong[:3])}")
         self._network = network.to(self._device).to(memory_format=torch.channels_last).eval()
@@ -72,17 +70,3 @@ class TorchNetwork:
             output = self._network(tensor)
         result: Floats = output.float().cpu().numpy()
         return result
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise EngineError(f"{name!r} is no device: use cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise EngineError(
-            f"the device {name!r} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise EngineError(f"ctpn does not run on {name!r}: use cpu, cuda or cuda:N")
-    return device

@@ -1,0 +1,38 @@
+"""What engines on PyTorch do alike: find their device, and take a file's weights over. Imports PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ocrstream.errors import EngineError
+
+
+def find_device(engine: str, name: str) -> torch.device:
+    """The device of a name: ``cuda`` or ``cuda:N``; ``cpu`` works too.
+
+    Raises:
+        EngineError: there is no such device, or not here; the message says what there is.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise EngineError(f"{name!r} is no device: use cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EngineError(
+            f"the device {name!r} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise EngineError(f"{engine} does not run on {name!r}: use cpu, cuda or cuda:N")
+    return device
+
+
+def load_state(network: torch.nn.Module, state: Mapping[str, NDArray[np.float32]]) -> list[str]:
+    """Give a network its weights; returns the names that are missing or too many, none where all is well."""
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    missing, unexpected = network.load_state_dict(tensors, strict=False)
+    # What a file leaves out is only how many batches a norm has seen.
+    return [name for name in missing if not name.endswith("num_batches_tracked")] + list(unexpected)
