@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from detector_consumer.tracking import Tracker
 from ocrstream.config import DetectorSettings
-from ocrstream.cropping import cut
-from ocrstream.geometry import clip_polygon, scale_polygon
+from ocrstream.geometry import Polygon, clip_polygon, scale_polygon
+from ocrstream.lines import cut_line
 from ocrstream.messages import CROPS, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo, Region
 from ocrstream.metrics import Metrics
 from ocrstream.models import Detector, EngineOptions, TextLine, load_detector
@@ -71,7 +71,7 @@ class DetectorStage:
     def _crops(self, frame: Frame, picture: Image, detector: Detector, lines: list[TextLine]) -> Crops:
         regions = self._tracker.follow(frame.info, _regions(frame.info, picture, lines))
         crops = tuple(
-            Crop(region, Picture.from_array(cut(picture, line.polygon)))
+            Crop(region, tuple(map(Picture.from_array, cut_line(picture, line.polygon, line.words))))
             for region, line in zip(regions, lines, strict=True)
         )
         return Crops(frame.info, detector.info, crops, picture=frame.picture)
@@ -80,11 +80,16 @@ class DetectorStage:
 def _regions(info: FrameInfo, picture: Image, lines: list[TextLine]) -> list[Region]:
     """The lines in the frame's own pixels: the picture may have been shrunk to be sent."""
     scale_x, scale_y = info.width_px / picture.shape[1], info.height_px / picture.shape[0]
+
+    def placed(polygon: Polygon) -> Polygon:
+        return clip_polygon(scale_polygon(polygon, scale_x, scale_y), info.width_px, info.height_px)
+
     return [
         Region(
             number,
-            clip_polygon(scale_polygon(line.polygon, scale_x, scale_y), info.width_px, info.height_px),
+            placed(line.polygon),
             round(min(max(line.score, 0.0), 1.0), 4),
+            words=tuple(map(placed, line.words)),
         )
         for number, line in enumerate(lines)
     ]

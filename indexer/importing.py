@@ -33,7 +33,7 @@ _FRAME_FIELDS = {
     "asked_detector": "detector",
     "asked_recognizer": "recognizer",
 }
-_LINE_FIELDS = ("line_number", "text", "confidence", "detector_score", "polygon", "track_id")
+_LINE_FIELDS = ("line_number", "text", "confidence", "detector_score", "polygon", "track_id", "words")
 _FRAME_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,199}")
 
 

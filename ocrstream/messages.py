@@ -140,20 +140,23 @@ class Region:
         polygon: four points in the frame's own pixels, clockwise from the text's top-left.
         detector_score: how sure the detector is that this is text, 0 to 1.
         track_id: the text line followed over frames that this is one sighting of; None where nothing follows.
+        words: where each of its words stands, in the frame's own pixels, as the detector found them; empty where it
+            found lines only.
     """
 
     line_number: int
     polygon: Polygon
     detector_score: float
     track_id: str | None = None
+    words: tuple[Polygon, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A region's pixels, upright: the text runs from left to right."""
+    """A region's pixels, upright: the text runs from left to right. One picture a word, or one of the whole line."""
 
     region: Region
-    picture: Picture
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +173,29 @@ class Crops:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a line: what it says, where it stands in the frame's own pixels, and how sure that is, 0 to 1."""
+
+    text: str
+    polygon: Polygon
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
-    """A region that was read; confidence is the recogniser's, 0 to 1."""
+    """A region that was read.
+
+    Attributes:
+        region: where it is.
+        text: what it says.
+        confidence: the recogniser's, 0 to 1.
+        words: the text's words, in their order; empty where it is only one.
+    """
 
     region: Region
     text: str
     confidence: float
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

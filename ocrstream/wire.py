@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ocrstream.errors import MalformedRecordError
-from ocrstream.geometry import Polygon, to_polygon
+from ocrstream.geometry import Polygon, polygon_of, to_polygon
 from ocrstream.messages import (
     FIRST_READING,
     MAX_ID_LENGTH,
@@ -42,6 +42,7 @@ from ocrstream.messages import (
     Region,
     Text,
     Texts,
+    Word,
     key_of,
     timestamp_ms_of,
 )
@@ -140,7 +141,13 @@ def texts_to_json(texts: Texts) -> dict[str, Any]:
         "detector": _engine_meta(texts.detector),
         "recognizer": _engine_meta(texts.recognizer),
         "lines": [
-            {**_region_meta(line.region), "text": line.text, "confidence": line.confidence} for line in texts.lines
+            {
+                **_region_meta(line.region),
+                "text": line.text,
+                "confidence": line.confidence,
+                "words": words_to_json(line.words),
+            }
+            for line in texts.lines
         ],
         "appearances": [appearance_to_json(appearance) for appearance in texts.appearances],
     }
@@ -156,6 +163,16 @@ def texts_from_json(meta: Mapping[str, Any]) -> Texts:
         return _decode_texts(_Fields(meta, "texts/1"), None)
     except _DAMAGE as error:
         raise MalformedRecordError(f"texts/1: {error}") from error
+
+
+def words_to_json(words: Sequence[Word]) -> list[dict[str, Any]]:
+    """A line's words as JSON has them; `words_from_json` takes them back."""
+    return [{"text": word.text, "confidence": word.confidence, "polygon": word.polygon} for word in words]
+
+
+def words_from_json(words: Sequence[Mapping[str, Any]]) -> tuple[Word, ...]:
+    """What `words_to_json` made, which nobody has touched since."""
+    return tuple(Word(word["text"], polygon_of(word["polygon"]), word["confidence"]) for word in words)
 
 
 def appearance_to_json(appearance: Appearance) -> dict[str, Any]:
@@ -207,22 +224,23 @@ def _region_meta(region: Region) -> dict[str, Any]:
     }
 
 
+def _crop_meta(crop: Crop, images: Sequence[bytes]) -> dict[str, Any]:
+    return {**_region_meta(crop.region), "words": crop.region.words, "bytes": [len(image) for image in images]}
+
+
 def _encode_frame(message: Frame) -> tuple[str, dict[str, Any], bytes | None]:
     return "frame/1", frame_to_json(message.info), message.picture.encoded()
 
 
 def _encode_crops(message: Crops) -> tuple[str, dict[str, Any], bytes | None]:
     # Crops are small and their letters must not suffer twice, so they travel at a higher quality than frames.
-    images = [crop.picture.encoded(quality=95) for crop in message.crops]
+    images = [[picture.encoded(quality=95) for picture in crop.pictures] for crop in message.crops]
     meta = {
         "frame": frame_to_json(message.info),
         "detector": _engine_meta(message.detector),
-        "crops": [
-            {**_region_meta(crop.region), "bytes": len(image)}
-            for crop, image in zip(message.crops, images, strict=True)
-        ],
+        "crops": [_crop_meta(crop, mine) for crop, mine in zip(message.crops, images, strict=True)],
     }
-    return "crops/1", meta, b"".join(images)
+    return "crops/1", meta, b"".join(image for mine in images for image in mine)
 
 
 def _encode_texts(message: Texts) -> tuple[str, dict[str, Any], bytes | None]:
@@ -313,6 +331,16 @@ class _Fields:
     def polygon(self, name: str) -> Polygon:
         return _polygon(self._get(name, (list, tuple), "four points"), f"{name} of {self._where}")
 
+    def polygons(self, name: str) -> tuple[Polygon, ...]:
+        values = self._get(name, (list, tuple), "a list")
+        return tuple(_polygon(value, f"{name} of {self._where}") for value in values)
+
+    def wholes(self, name: str) -> list[int]:
+        values = self._get(name, (list,), "a list")
+        if any(not isinstance(value, int) or isinstance(value, bool) or value < 1 for value in values):
+            raise ValueError(f"field {name!r} of {self._where} should hold whole numbers from 1 on, got {values!r:.80}")
+        return list(values)
+
     def path(self, name: str) -> tuple[tuple[float, Polygon], ...]:
         entries = self._get(name, (list, tuple), "a list")
         try:
@@ -378,6 +406,10 @@ def _region(fields: _Fields) -> Region:
     )
 
 
+def _word(fields: _Fields) -> Word:
+    return Word(fields.string("text"), fields.polygon("polygon"), fields.share("confidence"))
+
+
 def _appearance(fields: _Fields) -> Appearance:
     return Appearance(
         track_id=fields.identifier("track_id"),
@@ -409,20 +441,28 @@ def _decode_crops(fields: _Fields, record: RawRecord | None) -> Crops:
     info, detector = _frame_info(fields.inner("frame")), _engine(fields.inner("detector"))
     crops, start = [], 0
     for item in fields.items("crops"):
-        end = start + item.whole("bytes", lowest=1)
-        if end > len(record.value):
-            raise ValueError(f"the crops' images are cut off at byte {len(record.value)}")
-        picture = Picture.from_encoded(record.value[start:end])
-        picture.size_wh()
-        crops.append(Crop(_region(item), picture))
-        start = end
+        pictures = []
+        for length in item.wholes("bytes"):
+            if start + length > len(record.value):
+                raise ValueError(f"the crops' images are cut off at byte {len(record.value)}")
+            picture = Picture.from_encoded(record.value[start : start + length])
+            picture.size_wh()
+            pictures.append(picture)
+            start += length
+        region = replace(_region(item), words=item.polygons("words"))
+        if len(pictures) != (len(region.words) or 1):
+            raise ValueError(f"line {region.line_number} has {len(pictures)} images for {len(region.words)} words")
+        crops.append(Crop(region, tuple(pictures)))
     if start != len(record.value):
         raise ValueError(f"{len(record.value) - start} bytes follow the last crop's image")
     return Crops(info, detector, tuple(crops))
 
 
 def _decode_texts(fields: _Fields, record: RawRecord | None) -> Texts:  # noqa: ARG001 the decoders' common form
-    lines = tuple(Text(_region(item), item.string("text"), item.share("confidence")) for item in fields.items("lines"))
+    lines = tuple(
+        Text(_region(item), item.string("text"), item.share("confidence"), tuple(map(_word, item.items("words"))))
+        for item in fields.items("lines")
+    )
     if [line.region.line_number for line in lines] != sorted({line.region.line_number for line in lines}):
         raise ValueError("the lines' numbers should rise")
     return Texts(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocrstream.config import Configuration, DetectorSettings, RecognizerSettings, add_flags
-from ocrstream.cropping import cut
 from ocrstream.errors import MalformedRecordError, SourceError
 from ocrstream.geometry import Polygon
+from ocrstream.lines import cut_line, put_together
+from ocrstream.messages import Word
 from ocrstream.models import (
     Detector,
     EngineOptions,
@@ -24,6 +25,7 @@ from ocrstream.models import (
 )
 from ocrstream.picture import Image, Picture
 from ocrstream.process import Command
+from ocrstream.wire import words_to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,14 @@ class ReadLine:
         detector_score: how sure the detector is that this is text, 0 to 1.
         text: what it says, never empty.
         confidence: the recogniser's, 0 to 1.
+        words: the text's words, in their order; empty where it is only one.
     """
 
     polygon: Polygon
     detector_score: float
     text: str
     confidence: float
+    words: tuple[Word, ...] = ()
 
 
 class Reader:
@@ -64,15 +68,21 @@ class Reader:
             pictures: ``(H, W, 3) uint8 BGR`` each; sizes may differ.
         """
         found = self._detector.detect(pictures)
-        crops = [cut(picture, line.polygon) for picture, lines in zip(pictures, found, strict=True) for line in lines]
-        readings = iter(self._recognizer.read(crops))
-        return [list(self._kept(lines, readings)) for lines in found]
+        crops = [
+            [cut_line(picture, line.polygon, line.words) for line in lines]
+            for picture, lines in zip(pictures, found, strict=True)
+        ]
+        readings = iter(self._recognizer.read([crop for frame in crops for line in frame for crop in line]))
+        return [list(self._kept(lines, cuts, readings)) for lines, cuts in zip(found, crops, strict=True)]
 
-    def _kept(self, lines: Sequence[TextLine], readings: Iterator[Reading]) -> Iterator[ReadLine]:
-        for line in lines:
-            reading = next(readings)
-            if reading.text and reading.confidence >= self._min_confidence:
-                yield ReadLine(line.polygon, line.score, reading.text, reading.confidence)
+    def _kept(
+        self, lines: Sequence[TextLine], cuts: Sequence[Sequence[Image]], readings: Iterator[Reading]
+    ) -> Iterator[ReadLine]:
+        for line, crops in zip(lines, cuts, strict=True):
+            mine = [next(readings) for _ in crops]
+            read = put_together(line.polygon, line.words, crops, mine, self._min_confidence)
+            if read is not None:
+                yield ReadLine(line.polygon, line.score, read.text, read.confidence, read.words)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,6 +139,7 @@ def _as_json(name: str, lines: Sequence[ReadLine]) -> str:
                 "confidence": round(line.confidence, 4),
                 "detector_score": round(line.detector_score, 4),
                 "polygon": line.polygon,
+                "words": words_to_json(line.words),
             }
             for line in lines
         ],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ocrstream.config import RecognizerSettings
-from ocrstream.messages import CROPS, TEXTS, Crops, EngineInfo, Text, Texts
+from ocrstream.lines import put_together
+from ocrstream.messages import CROPS, TEXTS, Crops, EngineInfo, Region, Text, Texts
 from ocrstream.metrics import Metrics
 from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
 from ocrstream.models.asked_for import Engines
+from ocrstream.picture import Image
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
 from recognizer_consumer.voting import Ballot
@@ -57,11 +59,15 @@ class RecognizerStage:
         """
         results: dict[int, Texts] = {}
         for recognizer, indices in self._recognizers.shared_out(crops.info.recognizer for crops in batch):
-            images = [crop.picture.array() for index in indices for crop in batch[index].crops]
-            readings = iter(recognizer.read(images) if images else [])
-            for index in indices:
-                mine = [next(readings) for _ in batch[index].crops]
-                results[index] = self._texts(batch[index], recognizer.info, mine)
+            images = [
+                [[picture.array() for picture in crop.pictures] for crop in batch[index].crops] for index in indices
+            ]
+            flat = [image for frame in images for line in frame for image in line]
+            readings = iter(recognizer.read(flat) if flat else [])
+            for index, frame in zip(indices, images, strict=True):
+                regions = [crop.region for crop in batch[index].crops]
+                lines = [self._line(*each, readings) for each in zip(regions, frame, strict=True)]
+                results[index] = self._texts(batch[index], recognizer.info, tuple(filter(None, lines)))
         return [*(results[index] for index in range(len(batch))), *self._close(self._gone_quiet())]
 
     def finish(self) -> list[Texts]:
@@ -81,12 +87,15 @@ class RecognizerStage:
             if last.info.taken_at_ns and now_ns - last.info.taken_at_ns > QUIET_S * 1e9
         ]
 
-    def _texts(self, crops: Crops, recognizer: EngineInfo, readings: list[Reading]) -> Texts:
-        lines = tuple(
-            Text(crop.region, text, round(min(max(reading.confidence, 0.0), 1.0), 4))
-            for crop, reading in zip(crops.crops, readings, strict=True)
-            if (text := " ".join(reading.text.split())) and reading.confidence >= self._min_confidence
-        )
+    def _line(self, region: Region, crops: Sequence[Image], readings: Iterator[Reading]) -> Text | None:
+        mine = [next(readings) for _ in crops]
+        read = put_together(region.polygon, region.words, crops, mine, self._min_confidence)
+        if read is None:
+            return None
+        # Where its words stand is told by the text's own words from here on.
+        return Text(replace(region, words=()), read.text, read.confidence, read.words)
+
+    def _texts(self, crops: Crops, recognizer: EngineInfo, lines: tuple[Text, ...]) -> Texts:
         appearances = self._ballot.count(crops.info, lines)
         texts = Texts(crops.info, crops.detector, recognizer, lines, appearances, picture=crops.picture)
         self._last[crops.info.key, crops.info.generation] = replace(texts, picture=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ocrstream.messages import FrameInfo, Text
+from ocrstream.wire import words_to_json
 from search.asking import format_time
 
 
@@ -33,4 +34,5 @@ def line_fields(line: Text) -> dict[str, Any]:
         "detector_score": line.region.detector_score,
         "polygon": [list(point) for point in line.region.polygon],
         "track_id": line.region.track_id,
+        "words": words_to_json(line.words),
     }

@@ -27,14 +27,14 @@ def width_for(text: str, quad_width: float, quad_height: float, stretch: float =
 
 
 def upright(sample: Sample) -> Grey | None:
-    """A sample as it is read, unharmed: ``(32, w) uint8``."""
+    """A sample as it is read, unharmed: ``(48, w) uint8``."""
     quad = sample.quad
     width = width_for(sample.text, float(quad[1, 0] - quad[0, 0]), float(quad[3, 1] - quad[0, 1]))
     return None if width is None else _warp(sample.grey, quad, width)
 
 
 def augment(sample: Sample, rng: Generator, strength: float = 1.0) -> Grey | None:
-    """A sample cut and seen differently each time: ``(32, w) uint8``, w a multiple of 8; nothing if it cannot fit.
+    """A sample cut and seen differently each time: ``(48, w) uint8``, w a multiple of 8; nothing if it cannot fit.
 
     Args:
         sample: the picture.

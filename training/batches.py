@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """Crops of one width and their labels; a tuple, which PyTorch's loader can put into pinned memory.
 
     Attributes:
-        crops: ``(N, 32, W) uint8``.
+        crops: ``(N, 48, W) uint8``.
         targets: all labels one after the other, ``int64``, character i of the charset as i + 1.
         lengths: ``(N,) int64``.
     """

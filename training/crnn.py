@@ -26,6 +26,7 @@ from training import checkpoints, loop
 from training.augmentation import upright
 from training.batches import Batch, Batches, Mixture
 from training.ctc import ctc_loss
+from training.initial import load_first_convolutions
 from training.synthesis import FONTS, Renderer, find_fonts
 from training.texts import WORD_LISTS, Texts
 from training.words import BACKGROUND, Sample, Split, load, protocol
@@ -37,14 +38,8 @@ SET_WEIGHTS |= {f"spelt_{name}": weight for name, weight in SET_WEIGHTS.items()}
 RUN = "run.json"
 """What `RecognizerTask.describe` tells, in the folder of a run."""
 
-_TOLD = ("device", "seed", "rate", "columns", "real_share", "skip", "strength", "reuse", "frozen")
+_TOLD = ("device", "seed", "rate", "backbone_share", "columns", "real_share", "skip", "strength", "reuse", "frozen")
 """The settings that a card tells: paths of a machine are none of its."""
-
-_NANO_CHARSET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- "
-_NANO_LAYERS = {
-    "cnn.0": "conv0", "cnn.3": "conv1", "cnn.6": "conv2", "cnn.7": "norm2", "cnn.9": "conv3", "cnn.12": "conv4",
-    "cnn.13": "norm4", "cnn.16": "conv5", "cnn.17": "norm5", "rnn": "lstm", "fc": "output",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +52,14 @@ class Settings:
         device: ``cpu`` or ``cuda``.
         seed: of all chance.
         rate: peak learning rate.
+        backbone_share: the convolutions' learning rate as a share of it: they know much to begin with.
         columns: pixel columns a batch.
         real_share: share of real crops.
         skip: sets that are not trained on; they still validate.
         strength: of the augmentation, 0 to 1.
         reuse: visits of a drawn sample.
-        frozen: convolutions, from the first on, that stay as they are: the largest maps cost the most backwards.
+        frozen: parts of the convolutions, the stem and then its blocks, that stay as they are: most of the arithmetic
+            of a step is on its way back through them.
         workers: processes that make batches; 0 makes them in the training process.
         fonts: folder of fonts.
         word_lists: folder of word lists.
@@ -73,6 +70,7 @@ class Settings:
     device: str = "cpu"
     seed: int = 1
     rate: float = 6e-4
+    backbone_share: float = 0.15
     columns: int = 12288
     real_share: float = 0.55
     skip: tuple[str, ...] = ()
@@ -97,16 +95,15 @@ class RecognizerTask:
         self._settings = settings
         self._device = torch.device(settings.device)
         network.to(self._device).to(memory_format=torch.channels_last)
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                # A batch holds one width only: its statistics wander more than a mixed batch's.
-                module.momentum = 0.02
-        for index in range(settings.frozen):
-            # The norms after later convolutions go on: they follow what comes in.
-            network.get_submodule(f"conv{index}").requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=settings.rate, weight_decay=0.01, fused=self._device.type == "cuda"
-        )
+        for part in (network.stem, *network.blocks)[: settings.frozen]:
+            part.requires_grad_(False)
+        looking = [*network.stem.parameters(), *network.blocks.parameters()]
+        reading = [*network.lstm.parameters(), *network.output.parameters()]
+        groups = [
+            {"params": looking, "lr": settings.rate * settings.backbone_share},
+            {"params": reading, "lr": settings.rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=self._device.type == "cuda")
         self._split: Split | None = None
         self._batches: Iterator[Batch] | None = None
         self._visits = 0
@@ -196,7 +193,7 @@ def _one_thread(_worker: int = 0) -> None:
 
 
 def _to_input(crops: Tensor) -> Tensor:
-    """``(N, 32, W) uint8`` as the network's input."""
+    """``(N, 48, W) uint8`` as the network's input."""
     scaled = crops.unsqueeze(1).float().mul_(2 / 255).sub_(1)
     return scaled.contiguous(memory_format=torch.channels_last)
 
@@ -223,44 +220,19 @@ def percent(outcomes: Iterator[bool]) -> float:
     return 100 * sum(known) / max(len(known), 1)
 
 
-def from_nano_ocr(path: Path) -> LightCrnn:
-    """Our network with the convolutions, the LSTM and the shared characters of the ``nano-ocr`` package's file."""
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
-    network = LightCrnn(len(LATIN) + 1)
-    own = network.state_dict()
-    for name, tensor in tensors.items():
-        layer = next((ours for theirs, ours in _NANO_LAYERS.items() if name.startswith(theirs + ".")), None)
-        if layer is None:
-            raise EngineError(f"{path} is not nano-ocr's file: it has a tensor {name}")
-        target = own[f"{layer}.{name.rpartition('.')[2]}"]
-        if layer != "output":
-            target.copy_(tensor)
-            continue
-        target[0] = tensor[0]
-        for index, character in enumerate(_NANO_CHARSET):
-            target[LATIN.index(character) + 1] = tensor[index + 1]
-        if tensor.dim() == 1:
-            # What it has never written is unlikely to begin with.
-            fresh = [index + 1 for index, character in enumerate(LATIN) if character not in _NANO_CHARSET]
-            target[fresh] = tensor.min() - 2
-    network.load_state_dict(own)
-    return network
-
-
 def initial(path: Path | None) -> LightCrnn:
-    """The network to start from: a weight file or checkpoint of ours, nano-ocr's file, or chance."""
+    """The network to start from: a weight file or checkpoint of ours, PP-OCRv6's recogniser, or chance."""
     network = LightCrnn(len(LATIN) + 1)
     if path is None:
         return network
-    if path.name.startswith("nano_ocr"):
-        return from_nano_ocr(path)
+    if path.name.startswith("PP-OCR"):
+        load_first_convolutions(network, path)
+        return network
     if path.suffix == ".onnx":
         state, description = read_state(path)
         if description.charset != LATIN:
             raise EngineError(f"{path} writes other characters: begin from another file, or without --start")
-        # What the file leaves out is only how many batches a norm has seen.
-        counts = {name: tensor for name, tensor in network.state_dict().items() if name.endswith("num_batches_tracked")}
-        checkpoints.fill(network, counts | {name: torch.from_numpy(array) for name, array in state.items()}, path)
+        checkpoints.fill(network, {name: torch.from_numpy(array) for name, array in state.items()}, path)
         return network
     checkpoints.fill(
         network, {name: tensor.float() for name, tensor in checkpoints.load(path)["network"].items()}, path
@@ -282,12 +254,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--cache", type=Path, help="folder for cut crops (default: OUT/cache)")
     parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate")
+    parser.add_argument("--backbone-share", type=float, default=0.15, help="the convolutions' rate as a share of it")
     parser.add_argument("--columns", type=int, help="pixel columns a batch (default: 12288 on cpu, 65536 on cuda)")
     parser.add_argument("--real", type=float, default=0.55, help="share of real crops")
     parser.add_argument("--skip", action="append", default=[], metavar="SET", help="set that is not trained on")
     parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation")
     parser.add_argument("--reuse", type=float, help="visits of a drawn sample (default: 1 on cpu, 6 on cuda)")
-    parser.add_argument("--freeze", type=int, default=0, help="convolutions, from the first on, that stay as they are")
+    parser.add_argument("--freeze", type=int, default=0, help="parts of the convolutions, from the stem on, that stay")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fonts", type=Path, default=FONTS)
     parser.add_argument("--word-lists", type=Path, default=WORD_LISTS)
@@ -307,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device,
         seed=options.seed,
         rate=options.rate,
+        backbone_share=options.backbone_share,
         columns=options.columns or (65536 if cuda else 12288),
         real_share=options.real,
         skip=tuple(options.skip),

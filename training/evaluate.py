@@ -26,9 +26,9 @@ from ocrstream.config import RecognizerSettings
 from ocrstream.cropping import cut
 from ocrstream.errors import EngineError, OcrstreamError, SourceError
 from ocrstream.geometry import Polygon, to_polygon
+from ocrstream.lines import cut_into_words, cut_line, put_together
 from ocrstream.models import Detector, EngineOptions, Reading, Recognizer, TextLine, load_detector, load_recognizer
 from ocrstream.picture import Image
-from ocrstream.spacing import cut_into_words
 from training.folders import Photo, Word, read_folder
 from training.programs import PROGRAMS, Program
 from training.protocols import DetEval, IcdarIou, Quad, Recognition, SearchableWords, words_of
@@ -36,7 +36,8 @@ from training.protocols import DetEval, IcdarIou, Quad, Recognition, SearchableW
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
-Line = tuple[Polygon, str]
+Line = list[tuple[Polygon, str]]
+"""The words of a line, each with its place."""
 """Where a line is and what it says."""
 
 
@@ -66,12 +67,12 @@ class PairScore:
     times_ms: list[float] = field(default_factory=list)
     lines: int = 0
 
-    def add(self, photo: Photo, picture: Image, lines: Sequence[Line], time_ms: float) -> None:
+    def add(self, photo: Photo, lines: Sequence[Line], time_ms: float) -> None:
         """Count one photo."""
+        words = [word for line in lines for word in line]
         labelled = {word for region in photo.regions if not region.ignore for word in words_of(region.text)}
-        self.words.add(lines, labelled, [region.quad for region in photo.regions if region.ignore])
-        pieces = [piece for polygon, text in lines for piece, _ in cut_into_words(picture, polygon, text)]
-        self.word_iou.add([_quad(piece) for piece in pieces], *_labels(photo))
+        self.words.add(words, labelled, [region.quad for region in photo.regions if region.ignore])
+        self.word_iou.add([_quad(polygon) for polygon, _ in words], *_labels(photo))
         self.times_ms.append(time_ms)
         self.lines += len(lines)
 
@@ -79,7 +80,7 @@ class PairScore:
         """All of them by name."""
         return {
             "searchable_words": self.words.figures(),
-            "icdar15_iou_cut_into_words": self.word_iou.figures(),
+            "icdar15_iou_words_read": self.word_iou.figures(),
             "lines_read": self.lines,
             "time": _times(self.times_ms),
         }
@@ -149,16 +150,17 @@ def _judge_photos(engines: Engines, photos: Sequence[Photo], min_confidence: flo
             if name in engines.programs:
                 lines, time_ms = _timed(engines.programs[name], picture)
                 quads = [_quad(polygon) for polygon, _ in lines]
-                pairs[name].add(photo, picture, lines, time_ms)
+                words = [_in_words(picture, polygon, text) for polygon, text in lines]
+                pairs[name].add(photo, words, time_ms)
             else:
                 (found,), time_ms = _timed(engines.detectors[name].detect, [picture])
                 # Cutting is part of the way from lines to text, but belongs to neither engine: it is not timed.
-                cuts = [cut(picture, line.polygon) for line in found]
+                cuts = [cut_line(picture, line.polygon, line.words) for line in found]
                 quads = _surest_first(found)
                 for second, recognizer in engines.recognizers.items():
-                    readings, reading_ms = _timed(recognizer.read, cuts)
+                    readings, reading_ms = _timed(recognizer.read, [crop for crops in cuts for crop in crops])
                     pairs[f"{name} + {second}"].add(
-                        photo, picture, _read(found, readings, min_confidence), time_ms + reading_ms
+                        photo, _read(found, cuts, readings, min_confidence), time_ms + reading_ms
                     )
             score = detectors[name]
             score.iou.add(quads, *_labels(photo))
@@ -173,12 +175,22 @@ def _judge_photos(engines: Engines, photos: Sequence[Photo], min_confidence: flo
     }
 
 
-def _read(found: Sequence[TextLine], readings: Sequence[Reading], min_confidence: float) -> list[Line]:
-    return [
-        (line.polygon, reading.text)
-        for line, reading in zip(found, readings, strict=True)
-        if reading.text and reading.confidence >= min_confidence
-    ]
+def _read(
+    found: Sequence[TextLine], cuts: Sequence[Sequence[Image]], readings: Sequence[Reading], min_confidence: float
+) -> list[Line]:
+    lines: list[Line] = []
+    following = iter(readings)
+    for line, crops in zip(found, cuts, strict=True):
+        read = put_together(line.polygon, line.words, crops, [next(following) for _ in crops], min_confidence)
+        if read is not None and read.words:
+            lines.append([(word.polygon, word.text) for word in read.words])
+        elif read is not None:
+            lines.append([(line.polygon, read.text)])
+    return lines
+
+
+def _in_words(picture: Image, polygon: Polygon, text: str) -> Line:
+    return cut_into_words(cut(picture, polygon), polygon, text)
 
 
 BATCH = 32
@@ -226,7 +238,8 @@ def _quad(polygon: Polygon) -> Quad:
 
 
 def _surest_first(lines: Sequence[TextLine]) -> list[Quad]:
-    return [_quad(line.polygon) for line in sorted(lines, key=lambda line: -line.score)]
+    surest_first = sorted(lines, key=lambda line: -line.score)
+    return [_quad(polygon) for line in surest_first for polygon in line.words or (line.polygon,)]
 
 
 def _labels(photo: Photo) -> tuple[list[Quad], list[bool]]:

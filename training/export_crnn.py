@@ -24,7 +24,7 @@ from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.crnn.decode import greedy_reading
 from ocrstream.models.crnn.network import LightCrnn
 from ocrstream.models.crnn.onnx_file import LIGHT, Description, store_half, to_onnx
-from ocrstream.models.crnn.preprocess import HEIGHT_PX, MIN_WIDTH_PX, STRETCH, WIDTH_STEP_PX, normalise
+from ocrstream.models.crnn.preprocess import HEIGHT_PX, MIN_WIDTH_PX, WIDTH_STEP_PX, normalise
 from ocrstream.models.weights import write_card
 from training import checkpoints
 from training.augmentation import upright
@@ -107,12 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description = Description(LIGHT, LATIN, temperature)
         options.out.write_bytes(to_onnx(state, description))
         int8 = options.out.with_stem(f"{options.out.stem}_int8")
-        int8.write_bytes(quantise(to_onnx(state, description, half=False, folded=True), calibration_crops(split)))
+        int8.write_bytes(quantise(to_onnx(state, description, half=False), calibration_crops(split)))
         card = {
             "engine": "crnn",
             "profile": LIGHT,
             "charset": LATIN,
-            "input": f"grey, {HEIGHT_PX} px high, width {STRETCH} times the aspect on a grid of {WIDTH_STEP_PX} px, "
+            "input": f"grey, {HEIGHT_PX} px high, width by its aspect on a grid of {WIDTH_STEP_PX} px, "
             f"at least {MIN_WIDTH_PX} px, (x / 255 - 0.5) / 0.5",
             "calibration": {"temperature": temperature, "expected_error": round(error, 4)},
             "training": _json(options.training) | {"position": kept.get("position", {})},
@@ -130,7 +130,7 @@ def quantise(single: bytes, crops: Iterable[NDArray[np.uint8]]) -> bytes:
 
     Args:
         single: the ONNX file.
-        crops: what the ranges of the activations are measured on, ``(32, w) uint8``.
+        crops: what the ranges of the activations are measured on, ``(48, w) uint8``.
     """
     tensors = ({"crops": normalise(crop)[None, None]} for crop in crops)
     with tempfile.TemporaryDirectory() as folder:

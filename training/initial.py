@@ -1,6 +1,6 @@
-"""ImageNet weights for the detector's backbones, out of ONNX files that Python packages carry.
+"""Weights to begin from, out of ONNX files that Python packages carry.
 
-The files hold a backbone's convolutions in its own order; nothing but their weights and biases is taken.
+The files hold a network's convolutions in its own order; nothing but their weights and biases is taken.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 from ocrstream.errors import EngineError
 
@@ -26,23 +26,69 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     Raises:
         EngineError: the file cannot be read, or its convolutions are not the backbone's.
     """
+    theirs = _convolutions(path)
+    ours = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
+    if len(theirs) != len(ours):
+        raise EngineError(f"{path} has {len(theirs)} convolutions with biases, the backbone has {len(ours)}")
+    _fill(_shortcuts_first(ours), theirs, path)
+
+
+def load_first_convolutions(network: nn.Module, path: Path) -> None:
+    """Fill a network's convolutions from the first ones of an ONNX file, which may have more of them and see colours.
+
+    A grey picture is one whose colours are alike, so a first convolution's weights for them are added up.
+
+    Args:
+        network: its convolutions in the order in which the file runs them.
+        path: the file.
+
+    Raises:
+        EngineError: the file cannot be read, or begins with other convolutions.
+    """
+    ours = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    theirs = _convolutions(path)[: len(ours)]
+    if len(theirs) < len(ours):
+        raise EngineError(f"{path} has {len(theirs)} convolutions with biases, the network has {len(ours)}")
+    if ours[0][1].in_channels == 1:
+        weight, bias = theirs[0]
+        theirs[0] = weight.sum(1, keepdim=True), bias
+    _fill(ours, theirs, path)
+
+
+def _convolutions(path: Path) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of every convolution that has both, in the order in which the file runs them."""
     try:
         graph = onnx.load(path).graph
     # The readers of protobuf raise their own kinds.
     except Exception as error:
         raise EngineError(f"the initial weights {path} cannot be read ({error})") from error
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    theirs = {
-        name: (tensors[name], tensors[node.input[2]])
-        for node in graph.node
-        if node.op_type == "Conv" and len(node.input) == 3 and (name := node.input[1]) in tensors
-    }
-    ours = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
-    if len(theirs) != len(ours):
-        raise EngineError(f"{path} has {len(theirs)} convolutions with biases, the backbone has {len(ours)}")
-    unused = list(theirs.values())
-    for name, module in _shortcuts_first(ours):
-        weight, bias = (torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in unused.pop(0))
+    made_by = {output: node for node in graph.node for output in node.output}
+    added = {name: node for node in graph.node if node.op_type == "Add" for name in node.input}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for node in graph.node:
+        if node.op_type != "Conv" or node.input[1] not in tensors:
+            continue
+        bias = node.input[2] if len(node.input) == 3 else _added_to(node.output[0], added, made_by)
+        if bias in tensors:
+            weight = torch.from_numpy(numpy_helper.to_array(tensors[node.input[1]]).copy())
+            found[node.input[1]] = weight, torch.from_numpy(numpy_helper.to_array(tensors[bias]).copy()).flatten()
+    return list(found.values())
+
+
+def _added_to(output: str, added: dict[str, onnx.NodeProto], made_by: dict[str, onnx.NodeProto]) -> str:
+    """The tensor that is added to a convolution's output, through whatever only gives it another shape."""
+    node = added.get(output)
+    if node is None:
+        return ""
+    name: str = next(each for each in node.input if each != output)
+    while name in made_by and made_by[name].op_type in ("Reshape", "Identity", "Cast"):
+        name = made_by[name].input[0]
+    return name
+
+
+def _fill(ours: list[tuple[str, nn.Conv2d]], theirs: list[tuple[Tensor, Tensor]], path: Path) -> None:
+    for (name, module), (weight, bias) in zip(ours, theirs, strict=True):
         if weight.shape != module.weight.shape:
             raise EngineError(f"{path}: {name} is {tuple(weight.shape)}, not {tuple(module.weight.shape)}")
         module.load_state_dict({"weight": weight, "bias": bias})

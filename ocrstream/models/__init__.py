@@ -37,10 +37,17 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """A text line that a detector found: four points in the picture's pixels, and a score of 0 to 1."""
+    """A text line that a detector found.
+
+    Attributes:
+        polygon: four points in the picture's pixels.
+        score: how sure it is, 0 to 1.
+        words: where each of the line's words stands, in their order, likewise; empty where the detector does not tell.
+    """
 
     polygon: Polygon
     score: float
+    words: tuple[Polygon, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from ocrstream.geometry import bounding_box, polygon_of
 from ocrstream.messages import Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
 from ocrstream.query import And, Fuzzy, Node, Not, Or, Phrase, Query
 from ocrstream.storage import EXACT_BONUS, Filter, storable, storable_or_none
+from ocrstream.wire import words_from_json, words_to_json
 
 FRAMES, REGIONS, APPEARANCES = FAMILIES = ("frames", "regions", "appearances")
 
@@ -79,6 +80,7 @@ MAPPINGS: dict[str, dict[str, Any]] = {
         "polygon": _NUMBER,
         "box": {"properties": {"x0": _NUMBER, "y0": _NUMBER, "x1": _NUMBER, "y1": _NUMBER}},
         "track_id": _KEYWORD,
+        "words": _AS_IT_IS,
         "generation": _LONG,
         "detector": _ENGINE,
         "recognizer": _ENGINE,
@@ -160,6 +162,7 @@ def frame_document(texts: Texts) -> dict[str, Any]:
                 "detector_score": line.region.detector_score,
                 "polygon": line.region.polygon,
                 "track_id": storable_or_none(line.region.track_id),
+                "words": _words(line),
             }
             for line in texts.lines
         ],
@@ -190,9 +193,14 @@ def region_documents(texts: Texts) -> list[tuple[int, dict[str, Any]]]:
             "polygon": line.region.polygon,
             "box": {"x0": x0, "y0": y0, "x1": x1, "y1": y1},
             "track_id": storable_or_none(line.region.track_id),
+            "words": _words(line),
         }
         documents.append((line.region.line_number, document))
     return documents
+
+
+def _words(line: Text) -> list[dict[str, Any]]:
+    return [{**word, "text": storable(word["text"])} for word in words_to_json(line.words)]
 
 
 def appearance_document(appearance: Appearance) -> dict[str, Any]:
@@ -239,6 +247,7 @@ def texts_of(source: Mapping[str, Any]) -> Texts:
             Region(line["line_number"], polygon_of(line["polygon"]), line["detector_score"], line["track_id"]),
             line["text"],
             line["confidence"],
+            words_from_json(line["words"]),
         )
         for line in source["lines"]
     )

@@ -297,7 +297,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         if version == 0:
             _create(connection, path)
         elif version < SCHEMA_VERSION:
-            _renew(connection)
+            _renew(connection, version)
         if _folding_version(connection) != FOLDING_VERSION:
             _fold_again(connection)
 
@@ -312,13 +312,15 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
     for statement in SCHEMA.split(";\n"):
         connection.execute(statement)
     connection.execute("INSERT INTO folding VALUES (?)", (FOLDING_VERSION,))
-    _renew(connection)
+    _renew(connection, 1)
 
 
-def _renew(connection: sqlite3.Connection) -> None:
-    """Give a store of the first schema what the second has."""
-    for statement in RENEWALS:
-        connection.execute(statement)
+def _renew(connection: sqlite3.Connection, version: int) -> None:
+    """Give a store of this schema what the later ones have."""
+    for later in sorted(RENEWALS):
+        if later > version:
+            for statement in RENEWALS[later]:
+                connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
@@ -400,7 +402,7 @@ def _write_frame(connection: sqlite3.Connection, texts: Texts, row: int | None) 
     frame = inserted.lastrowid
     assert frame is not None
     connection.executemany(
-        "INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         region_rows(frame, texts),
     )
     _write_words(connection, frame, [storable(line.text) for line in texts.lines])

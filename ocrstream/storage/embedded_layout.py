@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ocrstream.geometry import polygon_of
 from ocrstream.messages import FIRST_READING, Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
 from ocrstream.storage import Filter, storable, storable_or_none
+from ocrstream.wire import words_from_json, words_to_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE frames (
@@ -84,21 +85,24 @@ CREATE VIRTUAL TABLE search USING fts5 (folded, exact, tokenize = "ascii tokench
 CREATE VIRTUAL TABLE words USING fts5vocab (search, col);
 """
 
-RENEWALS = (
-    # Found by this, the few frames that were read again cost the writing of all others nothing.
-    "CREATE INDEX IF NOT EXISTS frames_read_again ON frames (source_id, captured_at_ns) "
-    f"WHERE generation > {FIRST_READING}",
-    "CREATE INDEX IF NOT EXISTS appearances_unfinished ON appearances (source_id, first_at_ns) WHERE closed = 0",
-    "DROP INDEX IF EXISTS appearances_by_best_frame",
-)
-"""What makes the second schema of the first."""
+RENEWALS: Mapping[int, tuple[str, ...]] = {
+    2: (
+        # Found by this, the few frames that were read again cost the writing of all others nothing.
+        "CREATE INDEX IF NOT EXISTS frames_read_again ON frames (source_id, captured_at_ns) "
+        f"WHERE generation > {FIRST_READING}",
+        "CREATE INDEX IF NOT EXISTS appearances_unfinished ON appearances (source_id, first_at_ns) WHERE closed = 0",
+        "DROP INDEX IF EXISTS appearances_by_best_frame",
+    ),
+    3: ("ALTER TABLE regions ADD COLUMN words TEXT NOT NULL DEFAULT '[]'",),
+}
+"""What makes a schema of the one before it; the first is `SCHEMA`."""
 
 FRAME_COLUMNS = (
     "frame_id, source_id, captured_at_ns, media_time_ms, path, segment, live, width_px, height_px, generation, "
     "asked_detector, asked_recognizer, topic, partition, offset, "
     "detector, detector_weights, recognizer, recognizer_weights, best_confidence"
 )
-REGION_COLUMNS = "frame, line_number, text, confidence, detector_score, polygon, track_id"
+REGION_COLUMNS = "frame, line_number, text, confidence, detector_score, polygon, track_id, words"
 APPEARANCE_COLUMNS = (
     "track_id, source_id, text, confidence, first_at_ns, last_at_ns, first_ms, last_ms, best_frame_id, readings, "
     "path, closed, generation"
@@ -169,6 +173,7 @@ def region_rows(frame: int, texts: Texts) -> list[tuple[Any, ...]]:
             line.region.detector_score,
             json.dumps(line.region.polygon, separators=(",", ":")),
             storable_or_none(line.region.track_id),
+            storable(json.dumps(words_to_json(line.words), ensure_ascii=False, separators=(",", ":"))),
         )
         for line in texts.lines
     ]
@@ -184,7 +189,7 @@ def texts_of(row: sqlite3.Row, lines: Sequence[Text]) -> Texts:
 def line_of(row: sqlite3.Row) -> Text:
     """The line of a region's row."""
     region = Region(row["line_number"], polygon_of(json.loads(row["polygon"])), row["detector_score"], row["track_id"])
-    return Text(region, row["text"], row["confidence"])
+    return Text(region, row["text"], row["confidence"], words_from_json(json.loads(row["words"])))
 
 
 def _info_of(row: sqlite3.Row) -> FrameInfo:

@@ -15,7 +15,7 @@ import pytest
 
 from ocrstream.config import ElasticsearchSettings
 from ocrstream.geometry import box_polygon
-from ocrstream.messages import Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts
+from ocrstream.messages import Appearance, EngineInfo, FrameInfo, PictureRef, Region, Text, Texts, Word
 from ocrstream.query import parse
 from ocrstream.storage import DAY_NS, DocumentStore, Filter, SourceSummary, WriteReport
 from ocrstream.storage.elastic import ElasticStore
@@ -24,6 +24,11 @@ from ocrstream.storage.embedded import EmbeddedStore
 T0_NS = 1_767_268_800 * 10**9 + 123_456_789  # 2026-01-01 12:00 UTC, and some nanoseconds
 SECOND_NS = 10**9
 DETECTOR, RECOGNIZER = EngineInfo("ppocr", "0123456789ab"), EngineInfo("ppocr", "ba9876543210")
+
+READ_WORDS = (
+    Word("Gate", box_polygon(1.5, 2.25, 30.0, 12.0), 0.987654321),
+    Word("“B12\u0000”", box_polygon(34.0, 2.25, 60.125, 12.0), 0.5),
+)
 
 
 class Case:
@@ -132,7 +137,10 @@ def test_a_frame_comes_back_as_it_went_in(case: Case) -> None:
         ),
         EngineInfo("ctpn", "aaaabbbbcccc"),
         EngineInfo("crnn", "ddddeeeeffff"),
-        (Text(region, "Gate B12", 0.123456789012), Text(replace(region, line_number=7, track_id=None), "", 1.0)),
+        (
+            Text(region, "Gate B12", 0.123456789012, READ_WORDS),
+            Text(replace(region, line_number=7, track_id=None), "", 1.0),
+        ),
     )
     assert case.write(texts) == WriteReport(written=1)
     assert case.store.get("f1") == texts

@@ -177,13 +177,13 @@ def test_an_oversized_frame_is_shrunk_counted_and_told_once(
 
 def test_oversized_crops_are_shrunk_all_together(transport: KafkaTransport, metrics: Metrics) -> None:
     consumer = transport.consumer([CROPS], "g")
-    crops = tuple(Crop(Region(number, POLYGON, 0.5), noise(640, 96)) for number in range(8))
+    crops = tuple(Crop(Region(number, POLYGON, 0.5), (noise(640, 96),)) for number in range(8))
     transport.publish(CROPS, Crops(INFO, EngineInfo("ppocr", "0"), crops))
     transport.flush()
     back = take(consumer, 1)[0].open()
     assert isinstance(back, Crops)
     assert [crop.region.line_number for crop in back.crops] == list(range(8))
-    assert len({crop.picture.size_wh() for crop in back.crops}) == 1
+    assert len({crop.pictures[0].size_wh() for crop in back.crops}) == 1
     assert metrics.count("transport.shrunk", source_id="cam") == 1
 
 

@@ -66,7 +66,7 @@ def good(frame_id: str) -> dict[str, Message]:
     return {
         FRAMES: frame,
         REPLAY: replace(frame, info=replace(at, frame_id=f"{frame_id}replay")),
-        CROPS: Crops(replace(at, frame_id=f"{frame_id}crops"), ENGINE, (Crop(REGION, PICTURE),)),
+        CROPS: Crops(replace(at, frame_id=f"{frame_id}crops"), ENGINE, (Crop(REGION, (PICTURE,)),)),
         TEXTS: Texts(replace(at, frame_id=f"{frame_id}texts"), ENGINE, ENGINE, (Text(REGION, "landed", 0.9),)),
     }
 

@@ -45,7 +45,7 @@ class Stream:
         for text in texts:
             texts_ = frame("cam", self._second, line(0, text, track_id="t0"))
             region: Region = texts_.lines[0].region
-            crops = Crops(texts_.info, DETECTOR, (Crop(region, picture_of(text)),))
+            crops = Crops(texts_.info, DETECTOR, (Crop(region, (picture_of(text),)),))
             self._store.write(self._recognizer.handle([crops]))
             self._second += 0.25
 

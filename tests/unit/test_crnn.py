@@ -1,5 +1,6 @@
 """The CRNNs against an independent reading of the specification in NumPy, and the engine around them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -100,26 +101,43 @@ def original(crop: Array, state: dict[str, Array]) -> Array:
 
 
 def light(crop: Array, state: dict[str, Array]) -> Array:
-    """Our network: ``(1, 32, W)`` to ``(T, classes)``."""
-    x = crop
-    for index in range(6):
-        x = conv(x, state[f"conv{index}.weight"], state[f"conv{index}.bias"], 0 if index == 5 else 1)
-        if index in (2, 4, 5):
-            x = norm(x, state, f"norm{index}")
-        x = relu(x)
-        if index in (0, 1):
-            x = pool(x, (2, 2), 0)
-        elif index in (3, 4):
-            x = pool(x, (2, 1), 1)
-    return lstm(x[:, 0].T, state, "lstm") @ state["output.weight"].T + state["output.bias"]
+    """Our network: ``(1, 48, W)`` to ``(T, classes)``."""
+
+    def layer(x: Array, name: str, pad: int = 0) -> Array:
+        return conv(x, state[f"{name}.weight"], state[f"{name}.bias"], pad)
+
+    def beyond(x: Array) -> Array:
+        return np.pad(x, ((0, 0), (0, 1), (0, 1)))
+
+    first = relu(layer(crop, "stem.first", 1))[:, ::2, ::2]
+    other = relu(layer(beyond(relu(layer(beyond(first), "stem.left"))), "stem.right"))
+    x = relu(layer(np.concatenate([pool(beyond(first), (1, 1), 0), other]), "stem.joined", 1))[:, ::2, ::2]
+    x = relu(layer(x, "stem.last"))
+    for index in range(13):
+        name = f"blocks.{index}"
+        weight, bias = state[f"{name}.spatial.weight"], state[f"{name}.spatial.bias"]
+        x = np.concatenate([conv(x[c : c + 1], weight[c : c + 1], bias[c : c + 1], 1) for c in range(len(x))])
+        if index in (3, 10):
+            x = x[:, ::2]
+        if f"{name}.weighing.up.bias" in state:
+            means = x.mean(axis=(1, 2), keepdims=True)
+            weights = layer(relu(layer(means, f"{name}.weighing.down")), f"{name}.weighing.up")
+            x = x * np.clip(weights / 6 + 0.5, 0, 1)
+        y = layer(gelu(layer(x, f"{name}.expand")), f"{name}.project")
+        x = y if index in (3, 10) else x + y
+    return lstm(x.mean(axis=1).T, state, "lstm") @ state["output.weight"].T + state["output.bias"]
 
 
-def random_state(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Array]:
+def gelu(x: Array) -> Array:
+    return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+
+
+def random_state(shapes: dict[str, tuple[int, ...]], seed: int, gain: float = 1.4) -> dict[str, Array]:
     """Weights that keep signals about as large as they come, and norms that are not neutral."""
     chance = np.random.default_rng(seed)
     state = {}
     for name, shape in shapes.items():
-        spread = 1.4 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
+        spread = gain / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
         values = chance.normal(0, spread, shape)
         state[name] = (
             np.abs(values) + 0.5 if name.endswith("running_var") or ("norm" in name and "weight" in name) else values
@@ -135,7 +153,8 @@ def original_state() -> dict[str, Array]:
 @pytest.fixture(scope="module")
 def light_state() -> dict[str, Array]:
     shapes = {name: tuple(tensor.shape) for name, tensor in LightCrnn(len(LATIN) + 1).state_dict().items()}
-    return random_state({name: shape for name, shape in shapes.items() if "num_batches" not in name}, 4)
+    # Nothing brings signals back to size between its blocks.
+    return random_state(shapes, 4, gain=0.8)
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +164,9 @@ def light_file(light_state: dict[str, Array], tmp_path_factory: pytest.TempPathF
     return path
 
 
-def crops_of_widths(*widths: int) -> list[Array]:
+def crops_of_widths(*widths: int, height: int = 48) -> list[Array]:
     chance = np.random.default_rng(5)
-    return [chance.uniform(-1, 1, (1, 1, 32, width)).astype(np.float32) for width in widths]
+    return [chance.uniform(-1, 1, (1, 1, height, width)).astype(np.float32) for width in widths]
 
 
 def as_file(state: dict[str, Array], path: Path, prefix: str = "", zipped: bool = True) -> Path:
@@ -160,7 +179,7 @@ def as_file(state: dict[str, Array], path: Path, prefix: str = "", zipped: bool 
 
 
 def test_the_original_is_the_specification_value_by_value(original_state: dict[str, Array], tmp_path: Path) -> None:
-    (crop,) = crops_of_widths(44)
+    (crop,) = crops_of_widths(44, height=32)
     expected = original(crop[0], original_state)
     assert expected.shape == (44 // 4 + 1, 37)
     network = OriginalCrnn().eval()
@@ -233,16 +252,13 @@ def test_a_weight_file_gives_its_tensors_back(light_state: dict[str, Array], lig
     assert light_file.stat().st_size < 10_000_000
 
 
-def test_a_folded_file_computes_the_same_and_small_storage_nearly(light_state: dict[str, Array]) -> None:
+def test_small_storage_computes_nearly_the_same(light_state: dict[str, Array]) -> None:
     (crop,) = crops_of_widths(48)
     whole = to_onnx(light_state, Description("light", LATIN), half=False)
-    folded = to_onnx(light_state, Description("light", LATIN), half=False, folded=True)
-    expected = Session(whole, "x", 1, "").run(crop)
-    np.testing.assert_allclose(Session(folded, "x", 1, "").run(crop), expected, atol=1e-4)
-    smaller = store_half(folded)
-    assert len(smaller) < 0.51 * len(folded)
+    smaller = store_half(whole)
+    assert len(smaller) < 0.56 * len(whole)
     session = Session(smaller, "x", 1, "")
-    np.testing.assert_allclose(session.run(crop), expected, atol=0.02)
+    np.testing.assert_allclose(session.run(crop), Session(whole, "x", 1, "").run(crop), atol=0.02)
     assert session.metadata("charset") == LATIN
 
 
@@ -250,12 +266,12 @@ def test_a_folded_file_computes_the_same_and_small_storage_nearly(light_state: d
 
 
 @pytest.mark.parametrize(
-    ("size_wh", "width"), [((32, 32), 40), ((100, 50), 80), ((640, 32), 768), ((3, 90), 32), ((9000, 20), 2048)]
+    ("size_wh", "width"), [((32, 32), 48), ((100, 50), 96), ((640, 32), 960), ((3, 90), 48), ((9000, 20), 3200)]
 )
 def test_a_crop_keeps_its_aspect_on_a_grid(size_wh: tuple[int, int], width: int) -> None:
     assert input_width_px(*size_wh) == width
     crop = np.zeros((size_wh[1], size_wh[0], 3), dtype=np.uint8)
-    assert crop_to_tensor(crop).shape == (1, 1, 32, width)
+    assert crop_to_tensor(crop).shape == (1, 1, 48, width)
 
 
 def test_a_crop_becomes_grey_between_minus_one_and_one() -> None:
@@ -274,7 +290,7 @@ def test_the_original_squashes_to_100x32() -> None:
 
 
 def test_a_batch_is_padded_at_its_right() -> None:
-    batch, widths = batch_to_tensor([np.ones((1, 1, 32, width), dtype=np.float32) for width in (40, 64)])
+    batch, widths = batch_to_tensor([np.ones((1, 1, 48, width), dtype=np.float32) for width in (40, 64)])
     assert widths.tolist() == [40, 64]
     assert batch[0, 0, 0].tolist() == [1.0] * 40 + [0.0] * 24
 

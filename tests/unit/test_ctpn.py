@@ -13,7 +13,7 @@ from ocrstream.geometry import box_polygon
 from ocrstream.models import EngineOptions, TextLine
 from ocrstream.models.ctpn import CtpnDetector, _to_lines
 from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
-from ocrstream.models.ctpn.joining import join
+from ocrstream.models.ctpn.joining import around, join
 from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
 from ocrstream.models.ctpn.slices import MEAN_BGR, cell_centres, to_distance_px
 from ocrstream.models.ordering import in_reading_order
@@ -76,18 +76,20 @@ def test_words_behind_each_other_become_a_line(degrees: float) -> None:
     places.append(((240, 60), (60, 60)))
     turn = cv2.getRotationMatrix2D((160, 160), -degrees, 1)
     quads = [cv2.transform(tilted(*place, 0)[None], turn)[0].astype(np.float64) for place in places]
-    lines = join(Words(np.array(quads), np.array([0.9, 0.7, 0.6, 0.5, 0.4])))
-    assert sorted(lines.scores.tolist()) == [0.4, 0.5, 0.6, pytest.approx(0.8)]
-    joined = lines.quads[lines.scores > 0.7][0]
-    np.testing.assert_allclose(joined, [quads[0][0], quads[1][1], quads[1][2], quads[0][3]])
+    lines = join(Words(np.array(quads), np.ones(5)))
+    assert lines == [[0, 1], [2], [3], [4]]
+    whole = around(np.array([quads[0], quads[1]]))
+    # As wide as both, as high as the higher one, and turned like them.
+    expected = cv2.transform(np.array([[(20, 89), (185, 89), (185, 111), (20, 111)]], dtype=np.float64), turn)[0]
+    np.testing.assert_allclose(whole, expected, atol=0.1)
 
 
 def test_a_line_of_three_words_is_one_line_and_words_beside_it_are_not() -> None:
     row = [tilted((x, 50), (60, 20), 0).astype(np.float64) for x in (170, 30, 100)]
-    (line,) = join(Words(np.array(row), np.ones(3))).quads
-    np.testing.assert_allclose(line, [row[1][0], row[0][1], row[0][2], row[1][3]])
+    assert join(Words(np.array(row), np.ones(3))) == [[1, 2, 0]]
+    np.testing.assert_allclose(around(np.array(row)[[1, 2, 0]]), [row[1][0], row[0][1], row[0][2], row[1][3]])
     beside = [tilted((30, 50), (60, 20), 0), tilted((100, 60), (60, 20), 0)]
-    assert len(join(Words(np.array(beside, dtype=np.float64), np.ones(2))).quads) == 2
+    assert join(Words(np.array(beside, dtype=np.float64), np.ones(2))) == [[0], [1]]
 
 
 def test_nothing_and_noise_give_no_words() -> None:

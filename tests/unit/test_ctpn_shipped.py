@@ -39,19 +39,22 @@ def street(degrees: float = 0) -> tuple[Image, list[tuple[float, float, float, f
 @pytest.mark.parametrize("degrees", [0, 12, -25])
 def test_words_are_found_where_they_are(detector: CtpnDetector, degrees: float) -> None:
     picture, boxes = street(degrees)
-    (words,) = detector.detect([picture])
+    (lines,) = detector.detect([picture])
+    words = [word for line in lines for word in line.words or (line.polygon,)]
     for box in boxes:
-        best = max(words, key=lambda word: box_iou(bounding_box(word.polygon), box))
-        assert box_iou(bounding_box(best.polygon), box) > 0.5
-        (x0, y0), (x1, y1), *_ = best.polygon
+        best = max(words, key=lambda word: box_iou(bounding_box(word), box))
+        assert box_iou(bounding_box(best), box) > 0.5
+        (x0, y0), (x1, y1), *_ = best
         assert math.degrees(math.atan2(y1 - y0, x1 - x0)) == pytest.approx(degrees, abs=10)
 
 
 def test_a_row_of_words_is_one_line(detector: CtpnDetector) -> None:
     picture, boxes = street()
-    (lines,) = detector.detect_lines([picture])
+    (lines,) = detector.detect([picture])
     row = (boxes[1][0], boxes[1][1], boxes[2][2], boxes[2][3])
-    assert max(box_iou(bounding_box(line.polygon), row) for line in lines) > 0.5
+    best = max(lines, key=lambda line: box_iou(bounding_box(line.polygon), row))
+    assert box_iou(bounding_box(best.polygon), row) > 0.5
+    assert len(best.words) == 2
 
 
 def test_an_empty_wall_has_no_text(detector: CtpnDetector) -> None:

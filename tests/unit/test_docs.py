@@ -70,7 +70,7 @@ APPEARANCE = Appearance("0a1b-000", "gate", "B12", 0.9, 1, 2, None, None, "0a1b"
 TEXTS = Texts(INFO, ENGINE, ENGINE, (Text(REGION, "B12", 0.9),), (APPEARANCE,))
 EVERY_MESSAGE = (
     Frame(INFO, PICTURE),
-    Crops(INFO, ENGINE, (Crop(REGION, PICTURE),)),
+    Crops(INFO, ENGINE, (Crop(REGION, (PICTURE,)),)),
     TEXTS,
     DeadLetter(messages.FRAMES, 0, 7, "detector", "why", "where", RawRecord("gate", b"", {"ocr-schema": b"x"}, 1)),
 )

@@ -36,7 +36,7 @@ def test_photos_are_judged_by_all_protocols(tmp_path: Path, capsys: pytest.Captu
     # gate, b12 and exit of these and unseen.
     assert pair["searchable_words"] == {"recall": 0.75, "precision": 1.0, "f": 0.8571}
     # "Gate B12" is one label, of which neither of the two words that the line is cut into is half and more.
-    assert pair["icdar15_iou_cut_into_words"]["precision"] < 1
+    assert pair["icdar15_iou_words_read"]["precision"] < 1
     assert set(pair["time"]) == {"p50_ms", "p99_ms"}
     assert report["recognizers"]["plain"]["words"] == 66.67
     assert report["recognizers"]["plain"]["crops"] == 3

@@ -82,6 +82,7 @@ def test_jsonl_has_one_region_a_line_with_its_fields(store: EmbeddedStore) -> No
         "detector_score": 0.75,
         "polygon": [[100, 50], [300, 50], [300, 90], [100, 90]],
         "track_id": None,
+        "words": [],
     }
     assert (second["text"], second["track_id"]) == ("naïve “text” 中文, =1+1\t\u2028", "t-7")
 

@@ -25,6 +25,7 @@ from ocrstream.messages import (
     Region,
     Text,
     Texts,
+    Word,
     key_of,
     make_frame_id,
     timestamp_ms_of,
@@ -72,8 +73,11 @@ CROPS = Crops(
     INFO,
     DETECTOR,
     (
-        Crop(Region(0, POLYGON, 0.75, "track-1"), Picture.from_encoded(png(30, 8, 10))),
-        Crop(Region(4, POLYGON, 0.5), Picture.from_encoded(png(9, 31, 20))),
+        Crop(Region(0, POLYGON, 0.75, "track-1"), (Picture.from_encoded(png(30, 8, 10)),)),
+        Crop(
+            Region(4, POLYGON, 0.5, words=(POLYGON, POLYGON)),
+            (Picture.from_encoded(png(9, 31, 20)), Picture.from_encoded(png(12, 31, 30))),
+        ),
     ),
 )
 APPEARANCE = Appearance(
@@ -95,7 +99,15 @@ TEXTS = Texts(
     INFO,
     DETECTOR,
     RECOGNIZER,
-    (Text(Region(0, POLYGON, 0.75, "track-1"), "GATE B12", 0.9), Text(Region(2, POLYGON, 0.5), "“日本” \u0000", 0.25)),
+    (
+        Text(
+            Region(0, POLYGON, 0.75, "track-1"),
+            "GATE B12",
+            0.9,
+            (Word("GATE", POLYGON, 0.9), Word("B12", POLYGON, 0.8)),
+        ),
+        Text(Region(2, POLYGON, 0.5), "“日本” \u0000", 0.25),
+    ),
     (APPEARANCE,),
 )
 
@@ -134,8 +146,8 @@ def test_crops_go_and_come_back_each_with_its_own_picture() -> None:
     assert isinstance(back, Crops)
     assert (back.info, back.detector) == (INFO, DETECTOR)
     assert [crop.region for crop in back.crops] == [crop.region for crop in CROPS.crops]
-    assert [crop.picture.size_wh() for crop in back.crops] == [(30, 8), (9, 31)]
-    assert [int(crop.picture.array()[0, 0, 0]) for crop in back.crops] == [10, 20]
+    assert [crop.pictures[0].size_wh() for crop in back.crops] == [(30, 8), (9, 31)]
+    assert [int(crop.pictures[0].array()[0, 0, 0]) for crop in back.crops] == [10, 20]
 
 
 def test_a_frame_without_text_is_crops_without_any() -> None:
@@ -238,7 +250,14 @@ DAMAGED: dict[str, tuple[RawRecord, str]] = {
     "crop of no object": (with_meta(CROPS_RECORD, crops=[3]), "crops/1.crops[0] should be an object, got 3"),
     "crops cut off": (replace(CROPS_RECORD, value=CROPS_RECORD.value[:-1]), "the crops' images are cut off at byte"),
     "bytes left over": (replace(CROPS_RECORD, value=CROPS_RECORD.value + b"xy"), "2 bytes follow the last crop's"),
-    "crop of no bytes": (with_meta(CROPS_RECORD, crops__0__bytes=0), "'bytes' of crops/1.crops[0] should be 1 to"),
+    "crop of no bytes": (
+        with_meta(CROPS_RECORD, crops__0__bytes=[0]),
+        "'bytes' of crops/1.crops[0] should hold whole numbers",
+    ),
+    "word without an image": (
+        with_meta(CROPS_RECORD, crops__0__words=[POLYGON, POLYGON]),
+        "line 0 has 1 images for 2 words",
+    ),
     "crop no image": (replace(CROPS_RECORD, value=b"-" * len(CROPS_RECORD.value)), "not an image"),
     "three points": (
         with_meta(CROPS_RECORD, crops__1__polygon=[[0, 0], [1, 0], [1, 1]]),

@@ -1,6 +1,7 @@
 """A picture's lines are found, read, sorted out and given back in its own pixels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ocrstream_test_engines import CONFIDENCE, SCORE, PlainRecognizer, make_picture
 
@@ -29,9 +30,11 @@ SECOND: list[tuple[str, Box]] = [("maybe?", (10, 20, 90, 60)), ("yes", (10, 100,
 
 def test_lines_come_with_their_place_scores_and_text() -> None:
     reader = Reader(load_detector("blocks"), load_recognizer("plain"))
-    assert reader.read([make_picture(FIRST)]) == [
-        [ReadLine(box_polygon(*box), SCORE, text, CONFIDENCE) for text, box in FIRST]
+    (lines,) = reader.read([make_picture(FIRST)])
+    assert [replace(line, words=()) for line in lines] == [
+        ReadLine(box_polygon(*box), SCORE, text, CONFIDENCE) for text, box in FIRST
     ]
+    assert [[word.text for word in line.words] for line in lines] == [["Gate", "B12"], []]
 
 
 def test_all_pictures_are_read_as_one_batch() -> None:

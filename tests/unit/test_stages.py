@@ -56,7 +56,7 @@ def test_lines_are_cut_out_with_their_place_in_the_frame() -> None:
     (crops,) = detector().handle([frame(1, GATE, EXIT)])
     assert [crop.region.polygon for crop in crops.crops] == [box_polygon(*GATE[1]), box_polygon(*EXIT[1])]
     assert [crop.region.line_number for crop in crops.crops] == [0, 1]
-    assert [crop.picture.array().shape for crop in crops.crops] == [(44, 200, 3), (50, 120, 3)]
+    assert [crop.pictures[0].array().shape for crop in crops.crops] == [(44, 200, 3), (50, 120, 3)]
     assert crops.detector.name == "blocks"
     assert crops.picture is not None
 

@@ -109,6 +109,7 @@ def test_api_search_gives_documented_fields(site: Site) -> None:
         "detector_score": 0.75,
         "polygon": [[100, 50], [300, 50], [300, 90], [100, 90]],
         "track_id": None,
+        "words": [],
         "matches": [[0, 4]],
     }
     assert hit["detector"] == {"name": "ppocr", "weights": "0123456789ab"}

@@ -49,14 +49,15 @@ class TorchNetwork:
         return str(getattr(self._description, key))
 
     def run_each(self, tensors: Iterable[Floats]) -> Iterator[Floats]:
-        """The logits of each ``(1, 1, 32, w)`` crop, ``(1, T, C) float32``, in their order."""
+        """The logits of each ``(1, 1, h, w)`` crop, ``(1, T, C) float32``, in their order."""
         crops = list(tensors)
         outputs: list[Floats | None] = [None] * len(crops)
         for batch in batches([crop.shape[3] for crop in crops]):
             pixels, widths = batch_to_tensor([crops[index] for index in batch])
             logits = self._run(pixels, widths)
             for row, index in enumerate(batch):
-                outputs[index] = logits[row : row + 1, : light_steps(int(widths[row]))]
+                steps = light_steps(int(widths[row])) if self._description.profile == LIGHT else None
+                outputs[index] = logits[row : row + 1, :steps]
         yield from (output for output in outputs if output is not None)
 
     def _run(self, pixels: Floats, widths: NDArray[np.int64]) -> Floats:

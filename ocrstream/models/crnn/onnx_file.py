@@ -7,7 +7,8 @@ precision where asked and computed with in single precision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
+from ocrstream.models.crnn.preprocess import HEIGHT_PX, ORIGINAL_HEIGHT_PX
 
 try:
     import onnx
@@ -28,7 +30,7 @@ State = Mapping[str, Array]
 
 LIGHT, ORIGINAL = "light", "original"
 
-_OPSET = 17
+_OPSET = 20
 _IR_VERSION = 9
 _EPSILON = 1e-5
 
@@ -52,22 +54,23 @@ class Description:
     temperature: float = 1.0
 
 
-def to_onnx(state: State, description: Description, half: bool = True, folded: bool = False) -> bytes:
+def to_onnx(state: State, description: Description, half: bool = True) -> bytes:
     """A network's tensors as an ONNX file.
 
     Args:
         state: the state dict of `LightCrnn` or `OriginalCrnn`, each tensor ``float32``.
         description: goes into the file's metadata.
         half: store in half precision.
-        folded: put each norm into the convolution before it; such a file can be run and quantised, not trained on.
 
     Returns:
-        A model from ``crops (N, 1, 32, W) float32`` to ``logits (N, W // 4 + 1, C) float32``.
+        A model from ``crops (N, 1, H, W) float32`` to ``logits (N, T, C) float32``, see `network`.
     """
-    graph = _Graph(fold_norms(state) if folded else state, half)
-    (_light if description.profile == LIGHT else _original)(graph)
+    graph = _Graph(state, half)
+    is_light = description.profile == LIGHT
+    (_light if is_light else _original)(graph)
     classes = len(description.charset) + 1
-    inputs = [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["N", 1, 32, "W"])]
+    height_px = HEIGHT_PX if is_light else ORIGINAL_HEIGHT_PX
+    inputs = [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["N", 1, height_px, "W"])]
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", "T", classes])]
     model = helper.make_model(
         helper.make_graph(graph.nodes, f"crnn-{description.profile}", inputs, outputs, graph.initializers),
@@ -84,20 +87,6 @@ def to_onnx(state: State, description: Description, half: bool = True, folded: b
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()
     return content
-
-
-def fold_norms(state: State) -> dict[str, Array]:
-    """The same network without its norms, each of which scales and shifts the output of the convolution before it."""
-    folded = dict(state)
-    for name in [name.removesuffix(".running_var") for name in state if name.endswith(".running_var")]:
-        layer = name.replace("batchnorm", "conv").replace("norm", "conv")
-        weight, bias, mean, variance = (
-            folded.pop(f"{name}.{kind}") for kind in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = weight / np.sqrt(variance + _EPSILON)
-        folded[f"{layer}.weight"] = (state[f"{layer}.weight"] * scale[:, None, None, None]).astype(np.float32)
-        folded[f"{layer}.bias"] = ((state[f"{layer}.bias"] - mean) * scale + bias).astype(np.float32)
-    return folded
 
 
 def store_half(content: bytes, least: int = 65536) -> bytes:
@@ -174,16 +163,22 @@ class _Graph:
         self.initializers: list[onnx.TensorProto] = []
         self.value = "crops"
 
-    def conv(self, name: str, pads: int = 1) -> None:
+    def has(self, name: str) -> bool:
+        """Whether there is such a convolution."""
+        return f"{name}.weight" in self._state
+
+    def channels(self, name: str) -> int:
+        """The channels that a convolution gives out."""
+        return int(self._state[f"{name}.weight"].shape[0])
+
+    def conv(self, name: str, pads: Sequence[int] = (1, 1), **attributes: Any) -> None:
+        """A convolution; ``pads`` is as `_pads` wants it."""
         kernel = self._state[f"{name}.weight"].shape[2:]
         inputs = [self._weight(f"{name}.weight"), self._weight(f"{name}.bias")]
-        self._node("Conv", inputs, f"{name}.out", kernel_shape=kernel, pads=[pads] * 4)
+        self._node("Conv", inputs, f"{name}.out", kernel_shape=kernel, pads=_pads(pads), **attributes)
 
     def norm(self, name: str) -> None:
         kinds = ("weight", "bias", "running_mean", "running_var")
-        if f"{name}.running_var" not in self._state:
-            # Folded into the convolution before it.
-            return
         self._node(
             "BatchNormalization", [self._weight(f"{name}.{kind}") for kind in kinds], f"{name}.out", epsilon=_EPSILON
         )
@@ -191,9 +186,30 @@ class _Graph:
     def relu(self) -> None:
         self._node("Relu", [], f"{self.value}.relu")
 
-    def pool(self, strides: tuple[int, int], pads: tuple[int, int]) -> None:
-        up, side = pads
-        self._node("MaxPool", [], f"{self.value}.pool", kernel_shape=[2, 2], strides=strides, pads=[up, side, up, side])
+    def gelu(self) -> None:
+        self._node("Gelu", [], f"{self.value}.gelu")
+
+    def pool(self, strides: tuple[int, int], pads: Sequence[int]) -> None:
+        self._node("MaxPool", [], f"{self.value}.pool", kernel_shape=[2, 2], strides=strides, pads=_pads(pads))
+
+    def weigh(self, name: str) -> None:
+        """Each channel times a weight that its means decide."""
+        weighed = self.value
+        self._node("GlobalAveragePool", [], f"{name}.mean")
+        self.conv(f"{name}.down", (0, 0))
+        self.relu()
+        self.conv(f"{name}.up", (0, 0))
+        self._node("HardSigmoid", [], f"{name}.weights", alpha=1 / 6, beta=0.5)
+        self.combine("Mul", weighed)
+
+    def combine(self, kind: str, other: str, **attributes: Any) -> None:
+        """The value of another place together with this one, ``other`` first."""
+        self.nodes.append(helper.make_node(kind, [other, self.value], [f"{self.value}.{kind}"], **attributes))
+        self.value = f"{self.value}.{kind}"
+
+    def mean_of_rows(self) -> None:
+        """``(N, C, H, T)`` to ``(N, C, 1, T)``."""
+        self._node("ReduceMean", [self._constant("rows", [2])], "columns", keepdims=1)
 
     def to_sequence(self) -> None:
         """``(N, C, 1, T)`` to ``(T, N, C)``."""
@@ -246,16 +262,39 @@ class _Graph:
         return name
 
 
+def _pads(pads: Sequence[int]) -> list[int]:
+    """What is added around: above and below, then at both sides; or four numbers: above, left, below, right."""
+    return [*pads, *pads] if len(pads) == 2 else list(pads)
+
+
 def _light(graph: _Graph) -> None:
-    for index in range(6):
-        graph.conv(f"conv{index}", pads=0 if index == 5 else 1)
-        if index in (2, 4, 5):
-            graph.norm(f"norm{index}")
+    beyond = (0, 0, 1, 1)
+    graph.conv("stem.first", strides=[2, 2])
+    graph.relu()
+    first = graph.value
+    graph.pool((1, 1), beyond)
+    pooled, graph.value = graph.value, first
+    for name in ("stem.left", "stem.right"):
+        graph.conv(name, beyond)
         graph.relu()
-        if index in (0, 1):
-            graph.pool((2, 2), (0, 0))
-        elif index in (3, 4):
-            graph.pool((2, 1), (0, 1))
+    graph.combine("Concat", pooled, axis=1)
+    graph.conv("stem.joined", strides=[2, 2])
+    graph.relu()
+    graph.conv("stem.last", (0, 0))
+    graph.relu()
+    for index in itertools.takewhile(lambda index: graph.has(f"blocks.{index}.spatial"), itertools.count()):
+        name = f"blocks.{index}"
+        inputs, outputs = graph.channels(f"{name}.spatial"), graph.channels(f"{name}.project")
+        graph.conv(f"{name}.spatial", group=inputs, strides=[1 if inputs == outputs else 2, 1])
+        if graph.has(f"{name}.weighing.up"):
+            graph.weigh(f"{name}.weighing")
+        residual = graph.value
+        graph.conv(f"{name}.expand", (0, 0))
+        graph.gelu()
+        graph.conv(f"{name}.project", (0, 0))
+        if inputs == outputs:
+            graph.combine("Add", residual)
+    graph.mean_of_rows()
     graph.to_sequence()
     graph.lstm("lstm")
     graph.linear("output")
@@ -264,7 +303,7 @@ def _light(graph: _Graph) -> None:
 
 def _original(graph: _Graph) -> None:
     for index in range(7):
-        graph.conv(f"cnn.conv{index}", pads=0 if index == 6 else 1)
+        graph.conv(f"cnn.conv{index}", (0, 0) if index == 6 else (1, 1))
         if index in (2, 4, 6):
             graph.norm(f"cnn.batchnorm{index}")
         graph.relu()

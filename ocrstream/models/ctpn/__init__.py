@@ -8,7 +8,7 @@ network with its own post-processing, in `original`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from ocrstream.geometry import box_polygon, scale_polygon, to_polygon
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, TextLine
 from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
-from ocrstream.models.ctpn.joining import join
+from ocrstream.models.ctpn.joining import around, join
 from ocrstream.models.ctpn.original import find_lines, original_to_tensor
 from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
 from ocrstream.models.ordering import in_reading_order
@@ -58,18 +58,11 @@ class CtpnDetector:
         self.info = EngineInfo(NAME, self._network.weights)
 
     def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
-        """The words of each picture, see `ocrstream.models.Detector.detect`; an empty picture has none.
+        """The lines of each picture, see `ocrstream.models.Detector.detect`; an empty picture has none.
 
-        Words, because both recognisers read more of them right one by one than joined to lines; imported weights give
-        whole lines, as the original does.
+        Each with its words, because recognisers read more of them right one by one; imported weights give lines alone,
+        as the original does.
         """
-        return self._detect(pictures, lambda words: words)
-
-    def detect_lines(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
-        """The same, words that stand behind each other joined to one."""
-        return self._detect(pictures, join)
-
-    def _detect(self, pictures: Sequence[Image], arrange: Callable[[Words], Words]) -> list[list[TextLine]]:
         found: list[list[TextLine]] = [[] for _ in pictures]
         filled = [index for index, picture in enumerate(pictures) if picture.size]
         if self._profile == CAFFE:
@@ -81,7 +74,7 @@ class CtpnDetector:
         prepared = [picture_to_tensor(pictures[index]) for index in filled]
         outputs = self._network.run_each(tensor for tensor, _ in prepared)
         for index, output, (_, placement) in zip(filled, outputs, prepared, strict=True):
-            found[index] = _to_lines(arrange(decode(output[0], self._rule)), placement)
+            found[index] = _to_lines(decode(output[0], self._rule), placement)
         return found
 
     def _original_lines(self, output: Floats, shape: tuple[int, ...], scale: float) -> list[TextLine]:
@@ -105,14 +98,17 @@ def _with_margin(quads: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _to_lines(words: Words, placement: Placement) -> list[TextLine]:
-    """Words in the picture's own pixels; what lies outside it is cut off."""
+    """Lines with their words in the picture's own pixels; what lies outside it is cut off."""
     points = _with_margin(words.quads) / (placement.scale_x, placement.scale_y)
     points = np.clip(points, 0, (placement.width_px, placement.height_px))
-    found = [
-        TextLine(to_polygon(quad), float(score))
-        for quad, score in zip(points, words.scores, strict=True)
-        if np.ptp(quad, axis=0).min() >= 1
-    ]
+    seen = np.ptp(points, axis=1).min(axis=1) >= 1
+    words = Words(points[seen], words.scores[seen])
+    found = []
+    for line in join(words):
+        quads = words.quads[line]
+        places = tuple(map(to_polygon, quads)) if len(quads) > 1 else ()
+        whole = np.clip(around(quads), 0, (placement.width_px, placement.height_px))
+        found.append(TextLine(to_polygon(whole), float(words.scores[line].mean()), places))
     return in_reading_order(found)
 
 

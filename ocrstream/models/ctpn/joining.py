@@ -1,4 +1,4 @@
-"""Words to lines: words that stand behind each other become one quadrilateral."""
+"""Words to lines: words that stand behind each other."""
 
 from __future__ import annotations
 
@@ -41,27 +41,46 @@ class _Strokes:
         return cls(start, end, (end - start) / np.maximum(length, 1e-6), np.linalg.norm(down, axis=1))
 
 
-def join(words: Words) -> Words:
-    """The lines that words make, each from its first word's left side to its last word's right side.
+def join(words: Words) -> list[list[int]]:
+    """The lines that words make: the indices of each one's words, from left to right.
 
     Args:
         words: of one picture; a word alone is a line.
     """
     if len(words.quads) < 2:
-        return words
+        return [[index] for index in range(len(words.quads))]
     following = _following(_Strokes.of(words.quads))
     followed = set(following.values())
-    quads, scores = [], []
+    lines = []
     for first in range(len(words.quads)):
         if first in followed:
             continue
         chain = [first]
         while chain[-1] in following:
             chain.append(following[chain[-1]])
-        left, right = words.quads[chain[0]], words.quads[chain[-1]]
-        quads.append(np.stack([left[0], right[1], right[2], left[3]]))
-        scores.append(words.scores[chain].mean())
-    return Words(np.array(quads), np.array(scores))
+        lines.append(chain)
+    return lines
+
+
+def around(quads: Array) -> Array:
+    """The quadrilateral of a line: along its words, and as high as it takes to hold them.
+
+    Args:
+        quads: its words', ``(N, 4, 2)``, from left to right.
+
+    Returns:
+        ``(4, 2)``.
+    """
+    if len(quads) == 1:
+        return np.asarray(quads[0], dtype=np.float64)
+    middles = (quads[:, :2].mean(axis=1) + quads[:, 2:].mean(axis=1)) / 2
+    along = middles[-1] - middles[0]
+    along = along / max(float(np.linalg.norm(along)), 1e-6)
+    down = np.array([-along[1], along[0]])
+    points = quads.reshape(-1, 2)
+    (left, right), (top, bottom) = ((values.min(), values.max()) for values in (points @ along, points @ down))
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    return np.array([x * along + y * down for x, y in corners])
 
 
 def _following(strokes: _Strokes) -> dict[int, int]:

@@ -38,7 +38,10 @@ def smaller_versions(message: Message) -> Iterator[Message]:
             yield Frame(message.info, _smaller(message.picture, scale, quality))
     elif isinstance(message, Crops):
         for scale, quality in STEPS:
-            crops = tuple(Crop(crop.region, _smaller(crop.picture, scale, quality)) for crop in message.crops)
+            crops = tuple(
+                Crop(crop.region, tuple(_smaller(picture, scale, quality) for picture in crop.pictures))
+                for crop in message.crops
+            )
             yield replace(message, crops=crops)
     elif isinstance(message, DeadLetter):
         shorter = replace(message, traceback=message.traceback[-KEPT_TRACEBACK_CHARACTERS:])

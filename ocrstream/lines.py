@@ -1,0 +1,166 @@
+"""A text line and its words: what of it is read, and where each word that was read stands.
+
+Where the detector found the line's words, each is read by itself: recognisers read more of them right than of whole
+lines. A line that was found whole is read whole, and cut into words at the spaces that the recogniser saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrstream.cropping import cut
+from ocrstream.geometry import Point, Polygon
+from ocrstream.messages import Word
+from ocrstream.models import Reading
+from ocrstream.picture import Image
+
+NARROW, WIDE = frozenset("iIl1jtfr.,:;'!|()[]-"), frozenset("mwMW@%")
+NARROW_WIDTH, WIDE_WIDTH, SPACE_WIDTH = 0.55, 1.5, 0.6
+"""How wide a letter is against the usual one: enough to know about where a space is."""
+
+REACH = 0.75
+"""A gap is looked for this far from where the space should be, in line heights."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineReading:
+    """What a line says.
+
+    Attributes:
+        text: never empty.
+        confidence: 0 to 1: its words' mean, a letter as much as the other.
+        characters: the confidence of each of its characters, 0 to 1.
+        words: where it has more than one, what they say and where they stand.
+    """
+
+    text: str
+    confidence: float
+    characters: tuple[float, ...]
+    words: tuple[Word, ...]
+
+
+def cut_line(picture: Image, polygon: Polygon, words: Sequence[Polygon]) -> list[Image]:
+    """What of a line is read: one crop a word, or one of the whole line where its words are not known.
+
+    Args:
+        picture: ``(H, W, 3) uint8 BGR``.
+        polygon: the line's, in the picture's pixels, clockwise from the text's top-left.
+        words: its words', likewise; may be empty.
+    """
+    return [cut(picture, each) for each in words or (polygon,)]
+
+
+def put_together(
+    polygon: Polygon,
+    words: Sequence[Polygon],
+    crops: Sequence[Image],
+    readings: Sequence[Reading],
+    min_confidence: float = 0.0,
+) -> LineReading | None:
+    """What a line says by the readings of its crops; nothing where none of them is sure enough.
+
+    Args:
+        polygon: the line's, as in `cut_line`.
+        words: likewise.
+        crops: what `cut_line` gave, of any size.
+        readings: what each of them says.
+        min_confidence: words below it are left out, 0 to 1.
+    """
+    kept: list[Word] = []
+    sureness: list[float] = []
+    for place, crop, reading in zip(words or (polygon,), crops, readings, strict=True):
+        if reading.confidence < min_confidence:
+            continue
+        for piece, text, characters in _words(crop, place, reading):
+            kept.append(Word(text, piece, _share(sum(characters) / len(characters))))
+            # Between two words stands a space, as sure as the less sure of its neighbours.
+            sureness += [min(sureness[-1], characters[0]), *characters] if sureness else characters
+    if not kept:
+        return None
+    letters = [len(word.text) for word in kept]
+    confidence = sum(word.confidence * count for word, count in zip(kept, letters, strict=True)) / sum(letters)
+    if len(words) < 2 and len(readings) == 1:
+        confidence = readings[0].confidence
+    text = " ".join(word.text for word in kept)
+    return LineReading(text, _share(confidence), tuple(sureness), tuple(kept) if len(kept) > 1 else ())
+
+
+def _words(crop: Image, place: Polygon, reading: Reading) -> Iterator[tuple[Polygon, str, list[float]]]:
+    """The words of a reading, each with its place and its characters' confidences."""
+    characters = list(reading.characters) or [reading.confidence] * len(reading.text)
+    start = 0
+    for piece, word in cut_into_words(crop, place, reading.text):
+        start = reading.text.index(word, start)
+        yield piece, word, characters[start : start + len(word)]
+        start += len(word)
+
+
+def _share(value: float) -> float:
+    return round(min(max(value, 0.0), 1.0), 4)
+
+
+def cut_into_words(crop: Image, polygon: Polygon, text: str) -> list[tuple[Polygon, str]]:
+    """The words of a line, each with its part of the line's polygon.
+
+    About where each space is follows from the letters; the cut is made at the emptiest place near it.
+
+    Args:
+        crop: the line's pixels, upright: ``(h, w, 3) uint8 BGR``.
+        polygon: the line's, clockwise from the text's top-left, in any picture's pixels.
+        text: what it says, with its spaces.
+    """
+    words = text.split()
+    if len(words) < 2:
+        return [(polygon, word) for word in words]
+    ink = _ink(crop)
+    reach = max(1, round(REACH * crop.shape[0]))
+    cuts = [0.0]
+    for expected in _expected_spaces(words):
+        middle = round(expected * len(ink))
+        low, high = max(0, middle - reach), min(len(ink), middle + reach + 1)
+        distance = np.abs(np.arange(low, high) - middle) / reach
+        # A little dearer with the distance, so that of equal gaps the nearest is taken.
+        place = low + int(np.argmin(ink[low:high] + 0.2 * distance))
+        cuts.append(max((place + 0.5) / len(ink), cuts[-1]))
+    cuts.append(1.0)
+    return [(_part(polygon, start, end), word) for start, end, word in zip(cuts, cuts[1:], words, strict=False)]
+
+
+def _expected_spaces(words: list[str]) -> list[float]:
+    """The middle of each space, as a share of the line's length."""
+    widths = [sum(_width(letter) for letter in word) for word in words]
+    total = sum(widths) + SPACE_WIDTH * (len(words) - 1)
+    ends = np.cumsum(widths)[:-1] + SPACE_WIDTH * (np.arange(len(words) - 1) + 0.5)
+    return [float(end / total) for end in ends]
+
+
+def _width(letter: str) -> float:
+    if letter in NARROW:
+        return NARROW_WIDTH
+    return WIDE_WIDTH if letter in WIDE else 1.0
+
+
+def _ink(crop: Image) -> NDArray[np.float64]:
+    """How much happens in each column, ``(w,)``, 0 to 1: the spread of its values from top to bottom."""
+    grey = crop.mean(axis=2)
+    inner = grey[len(grey) // 8 : max(len(grey) - len(grey) // 8, 1)]
+    spread = inner.std(axis=0)
+    return np.asarray(spread / max(float(spread.max()), 1e-6), dtype=np.float64)
+
+
+def _part(polygon: Polygon, start: float, end: float) -> Polygon:
+    top_left, top_right, bottom_right, bottom_left = polygon
+    return (
+        _between(top_left, top_right, start),
+        _between(top_left, top_right, end),
+        _between(bottom_left, bottom_right, end),
+        _between(bottom_left, bottom_right, start),
+    )
+
+
+def _between(a: Point, b: Point, share: float) -> Point:
+    return round(a[0] + (b[0] - a[0]) * share, 2), round(a[1] + (b[1] - a[1]) * share, 2)
