@@ -1,7 +1,7 @@
 # One image for every stage: the command picks it (`produce`, `detect`, `recognize`, `index`, `serve`).
 #
 #   docker build -t ocrstream .                          inference on the CPU
-#   docker build -t ocrstream:gpu --build-arg EXTRAS=gpu .    with PyTorch, for NVIDIA GPUs
+#   docker build -t ocrstream:gpu --build-arg "EXTRAS=ppocr gpu" .    with PyTorch, for NVIDIA GPUs
 #
 # BASE_IMAGE is any Debian 12: name your own where packages come through a proxy with its own certificate.
 ARG BASE_IMAGE=debian:bookworm-slim
@@ -18,7 +18,7 @@ RUN apt-get update \
 WORKDIR /src
 # The libraries first: they stay cached until one of these two files changes.
 COPY pyproject.toml deploy/constraints.txt ./
-ARG EXTRAS=
+ARG EXTRAS=ppocr
 ENV PIP_CONSTRAINT=/src/constraints.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

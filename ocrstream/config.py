@@ -154,7 +154,7 @@ class DetectorSettings:
 
     SECTION: typing.ClassVar[str] = "detector"
 
-    engine: str = setting("ppocr", "what finds text lines", flag="--detector", metavar="NAME")
+    engine: str = setting("ctpn", "what finds text lines", flag="--detector", metavar="NAME")
     device: str = setting("cpu", "where it runs: cpu, cuda, cuda:N", flag="--device")
     threads: int = setting(0, "inference threads; 0 fits them to the cores", lowest=0)
     weights: str = setting("", "weights in place of the engine's own", flag="--detector-weights", metavar="FILE")
@@ -169,7 +169,7 @@ class RecognizerSettings:
 
     SECTION: typing.ClassVar[str] = "recognizer"
 
-    engine: str = setting("ppocr", "what reads text lines", flag="--recognizer", metavar="NAME")
+    engine: str = setting("crnn", "what reads text lines", flag="--recognizer", metavar="NAME")
     device: str = setting("cpu", "where it runs: cpu, cuda, cuda:N", flag="--device")
     threads: int = setting(0, "inference threads; 0 fits them to the cores", lowest=0)
     weights: str = setting("", "weights in place of the engine's own", flag="--recognizer-weights", metavar="FILE")

@@ -76,7 +76,7 @@ def deployment(kafka_servers: str, elasticsearch_url: str) -> Iterator[Deploymen
 
 
 def test_the_demo_goes_through_all_stages_and_is_found_on_the_page(deployment: Deployment) -> None:
-    stages = deployment.start_stages("ppocr", "ppocr")
+    stages = deployment.start_stages("ctpn", "crnn")
     deployment.produce("demo:?seconds=4&fps=1&live=0")
 
     def found() -> list[dict[str, Any]]:

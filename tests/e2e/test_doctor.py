@@ -15,8 +15,8 @@ def test_all_is_well_in_a_fresh_folder(tmp_path: Path) -> None:
     said = ocrstream("doctor", "--data", tmp_path / "data", "--port", str(free_port())).stdout
     assert "All is well." in said
     lines = {line.split()[1]: line for line in said.splitlines()[:-1]}
-    assert lines["detector"].startswith("ok    detector        ppocr ")
-    assert lines["recognizer"].startswith("ok    recognizer      ppocr ")
+    assert lines["detector"].startswith("ok    detector        ctpn ")
+    assert lines["recognizer"].startswith("ok    recognizer      crnn ")
     assert {"python", "packages", "ffmpeg", "data", "search"} <= lines.keys()
 
 

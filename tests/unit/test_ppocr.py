@@ -236,7 +236,7 @@ def test_damaged_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EngineError, match=r"needs the package rapidocr; install it again with: pip"):
+    with pytest.raises(EngineError, match=r"needs the package rapidocr; install it with: pip"):
         PpocrRecognizer(EngineOptions())
 
 

@@ -244,7 +244,7 @@ class _Graph:
         self._node("Transpose", [], "logits", perm=[1, 0, 2])
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(kind, [self.value, *inputs], [output], **attributes))
+        self.nodes.append(helper.make_node(kind, [self.value, *inputs], [output], output, **attributes))
         self.value = output
 
     def _weight(self, name: str, array: Array | None = None) -> str:

@@ -9,7 +9,8 @@ from ocrstream.errors import EngineError
 from ocrstream.models import EngineOptions
 from ocrstream.models.session import Session
 
-_INSTALL = "install it again with: pip install --force-reinstall 'rapidocr>=3.10,<4'"
+_INSTALL = "install it with: pip install 'ocrstream[ppocr]'"
+_AGAIN = "install it again with: pip install --force-reinstall 'rapidocr>=3.10,<4'"
 
 
 def open_network(file_name: str, options: EngineOptions) -> Session:
@@ -22,7 +23,7 @@ def open_network(file_name: str, options: EngineOptions) -> Session:
         raise EngineError(f"ppocr runs on the CPU only, not on {options.device!r}: use --device cpu")
     if options.weights:
         raise EngineError(f"ppocr has its own weights and takes no others, not {options.weights!r}")
-    return Session(_read(_models_folder() / file_name), file_name, options.threads, _INSTALL)
+    return Session(_read(_models_folder() / file_name), file_name, options.threads, _AGAIN)
 
 
 def _models_folder() -> Path:
@@ -37,4 +38,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise EngineError(f"the weights {path} cannot be read ({error.strerror}); {_INSTALL}") from error
+        raise EngineError(f"the weights {path} cannot be read ({error.strerror}); {_AGAIN}") from error
