@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ocrstream.config import RecognizerSettings
@@ -12,7 +12,8 @@ from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
 from ocrstream.models.asked_for import Engines
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
-from recognizer_consumer.voting import Ballot
+from recognizer_consumer.formats import Pattern
+from recognizer_consumer.voting import Ballot, Sighting
 
 QUIET_S = 10.0
 """A source that sends nothing for so long, while others do, has ended what it showed."""
@@ -38,14 +39,21 @@ class RecognizerStage:
         engine: the recogniser's name, used for every frame that does not ask for another one (a replay may).
         load: gives the recogniser of a name; called once a name.
         min_confidence: readings below it are not kept, 0 to 1.
+        formats: what texts look like, by source or shell-style pattern of sources: a whole text each.
     """
 
     name = "recognizer"
 
-    def __init__(self, engine: str, load: Callable[[str], Recognizer], min_confidence: float) -> None:
+    def __init__(
+        self,
+        engine: str,
+        load: Callable[[str], Recognizer],
+        min_confidence: float,
+        formats: Mapping[str, Sequence[Pattern]] | None = None,
+    ) -> None:
         self._recognizers = Engines(engine, load)
         self._min_confidence = min_confidence
-        self._ballot = Ballot()
+        self._ballot = Ballot(formats)
         self._last: dict[tuple[str, int], Texts] = {}
 
     def handle(self, batch: Sequence[Crops]) -> list[Texts]:
@@ -82,12 +90,27 @@ class RecognizerStage:
         ]
 
     def _texts(self, crops: Crops, recognizer: EngineInfo, readings: list[Reading]) -> Texts:
-        lines = tuple(
-            Text(crop.region, text, round(min(max(reading.confidence, 0.0), 1.0), 4))
+        sightings = [
+            Sighting(crop.region, text, round(min(max(reading.confidence, 0.0), 1.0), 4), characters)
             for crop, reading in zip(crops.crops, readings, strict=True)
-            if (text := " ".join(reading.text.split())) and reading.confidence >= self._min_confidence
-        )
-        appearances = self._ballot.count(crops.info, lines)
+            for text, characters in [_single_spaced(reading)]
+            if text and reading.confidence >= self._min_confidence
+        ]
+        appearances = self._ballot.count(crops.info, sightings)
+        lines = tuple(Text(sighting.region, sighting.text, sighting.confidence) for sighting in sightings)
         texts = Texts(crops.info, crops.detector, recognizer, lines, appearances, picture=crops.picture)
         self._last[crops.info.key, crops.info.generation] = replace(texts, picture=None)
         return texts
+
+
+def _single_spaced(reading: Reading) -> tuple[str, tuple[float, ...]]:
+    """A reading's text with single spaces and none around it, and the confidence of each of its characters."""
+    text = " ".join(reading.text.split())
+    if text == reading.text or len(reading.characters) != len(reading.text):
+        return text, reading.characters if text == reading.text else ()
+    kept = [
+        place
+        for place, character in enumerate(reading.text)
+        if not character.isspace() or (place and not reading.text[place - 1].isspace())
+    ]
+    return text, tuple(reading.characters[place] for place in kept[: len(text)])
