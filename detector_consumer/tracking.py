@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
-from detector_consumer.flow import Grey, Patches
+from detector_consumer.flow import Corners, Grey, Patches
 from detector_consumer.matching import Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
 from ocrstream.geometry import Polygon, polygon_size_wh, to_polygon
@@ -46,8 +46,8 @@ STRANGER_FIT = 0.25
 """Below this likeness a line that is found nearby is another one."""
 
 MIN_SUPPORT = 0.4
-NEAR_PX = 1.5
-"""Points that lead a line no further from where it was expected are trusted however it looks; in small pixels."""
+ALIKE = 0.02
+"""A difference in likeness that means nothing."""
 STEADY_PX = 0.1
 """A speed of less than this a frame is noise; in small pixels."""
 
@@ -100,6 +100,8 @@ class _Track:
     moved_px: float = 0.0
     fit: float = 1.0
     is_visible: bool = True
+    is_restless: bool = False
+    """Whether it looks unlike itself, and otherwise from frame to frame: something moves in front of it."""
 
 
 @dataclass(slots=True)
@@ -212,35 +214,84 @@ class Tracker:
 def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     """Carry a source's tracks from its last small picture to the next one."""
     assert source.grey is not None
-    seconds = (at_ns - source.at_ns) / 1e9
-    before = np.stack([track.corners for track in source.tracks]) * source.scale
+    tracks, seconds = source.tracks, (at_ns - source.at_ns) / 1e9
+    before = np.stack([track.corners for track in tracks]) * source.scale
     camera = before @ motion.matrix[:, :2].T + motion.matrix[:, 2]
-    own = np.stack([track.speed_px_s for track in source.tracks]) * (source.scale * seconds)
+    own = np.stack([track.speed_px_s for track in tracks]) * (source.scale * seconds)
     own[np.linalg.norm(own, axis=1) < STEADY_PX] = 0.0
-    now = camera + own[:, None]
-    reference = _stacked(source.tracks)
-    fit = flow.fit(reference, flow.patches(grey, now))
-    (lost,) = np.nonzero(fit < STILL_FIT)
-    is_led = np.zeros(len(now), np.bool_)
-    if len(lost):
-        led = flow.follow(source.grey, grey, before[lost], now[lost])
-        led_fit = flow.fit(_chosen(reference, lost), flow.patches(grey, led.corners))
-        is_near = np.linalg.norm(led.corners - now[lost], axis=2).max(axis=1) < NEAR_PX
-        is_better = (led_fit >= VISIBLE_FIT) & (led_fit >= fit[lost] - 0.02)
-        trusted = (led.support >= MIN_SUPPORT) & (is_near | is_better)
-        which = lost[trusted]
-        now[which], fit[which], is_led[which] = led.corners[trusted], led_fit[trusted], True
-    for number, track in enumerate(source.tracks):
-        if is_led[number] and seconds > 0:
-            went = (now[number] - camera[number]).mean(axis=0) / (source.scale * seconds)
+    step = _Step(source.grey, grey, before, camera, camera + own[:, None], _stacked(tracks))
+    lost = np.flatnonzero(step.fit < STILL_FIT)
+    step.ask_points(lost, step.now[lost])
+    step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
+    is_restless = step.is_restless()
+    for number, track in enumerate(tracks):
+        # What begins to hide a line drags some of its points along, which is no speed to go on with.
+        is_sure = bool(step.fit[number] >= SURE_FIT)
+        if step.is_led[number] and seconds > 0 and (is_sure or not track.is_speed_known):
+            went = step.own()[number] / (source.scale * seconds)
             track.speed_px_s = (track.speed_px_s + went) / 2 if track.is_speed_known else went
-            track.is_speed_known = True
-        corners = now[number] / source.scale
+        track.is_speed_known |= is_sure or bool(step.is_led[number])
+        corners = step.now[number] / source.scale
         track.moved_px = float(np.linalg.norm((corners - track.corners).mean(axis=0)))
-        track.corners, track.fit = corners, float(fit[number])
+        track.corners, track.fit = corners, float(step.fit[number])
+        track.is_restless = bool(is_restless[number])
         track.is_visible = track.fit >= VISIBLE_FIT
         if track.is_visible:
             track.seen_at_ns = at_ns
+
+
+class _Step:
+    """All lines' way from one small picture to the next, in small pixels.
+
+    Attributes:
+        now: ``(T, 4, 2)``, where they are as far as is known.
+        fit: ``(T,)``, how much they look like themselves there.
+        is_led: ``(T,)``, whether their own points brought them there.
+    """
+
+    def __init__(
+        self, before_grey: Grey, grey: Grey, before: Corners, camera: Corners, expected: Corners, reference: Patches
+    ) -> None:
+        self._before_grey, self._grey = before_grey, grey
+        self._before, self._camera, self._reference = before, camera, reference
+        self.now = expected
+        self.fit = flow.fit(reference, flow.patches(grey, expected))
+        self.is_led = np.zeros(len(expected), np.bool_)
+
+    def own(self) -> NDArray[np.float64]:
+        """How far the lines moved beside the camera, ``(T, 2)``."""
+        moved: NDArray[np.float64] = (self.now - self._camera).mean(axis=1)
+        return moved
+
+    def ask_points(self, which: NDArray[np.intp], expected: Corners) -> None:
+        """Let some lines' own points say where they are, as long as they look like themselves there."""
+        if not len(which):
+            return
+        led = flow.follow(self._before_grey, self._grey, self._before[which], expected)
+        fit = flow.fit(_chosen(self._reference, which), flow.patches(self._grey, led.corners))
+        trusted = (led.support >= MIN_SUPPORT) & (fit >= VISIBLE_FIT) & (fit >= self.fit[which] - ALIKE)
+        chosen = which[trusted]
+        self.now[chosen], self.fit[chosen], self.is_led[chosen] = led.corners[trusted], fit[trusted], True
+
+    def ask_companions(self, is_new: NDArray[np.bool_]) -> None:
+        """Let new lines that their points lost in one jump go where the nearest line went that moves by itself."""
+        strays = np.flatnonzero(is_new & ~self.is_led & (self.fit < VISIBLE_FIT))
+        movers = np.flatnonzero(self.is_led & (np.linalg.norm(self.own(), axis=1) > STEADY_PX))
+        if not len(strays) or not len(movers):
+            return
+        middle = self._before.mean(axis=1)
+        apart = np.linalg.norm(middle[strays][:, None] - middle[movers][None], axis=2)
+        went = self.own()[movers[apart.argmin(axis=1)]]
+        self.ask_points(strays, self._camera[strays] + went[:, None])
+
+    def is_restless(self) -> NDArray[np.bool_]:
+        """Which lines look unlike themselves, and otherwise than a moment ago, ``(T,)``."""
+        restless = np.zeros(len(self.now), np.bool_)
+        (unlike,) = np.nonzero(self.fit < SURE_FIT)
+        if len(unlike):
+            moment_ago = flow.patches(self._before_grey, self._before[unlike])
+            restless[unlike] = flow.fit(moment_ago, flow.patches(self._grey, self.now[unlike])) < STILL_FIT
+        return restless
 
 
 def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
@@ -293,7 +344,9 @@ def _remember(tracks: list[_Track], source: _Source) -> None:
         return
     seen = flow.patches(source.grey, np.stack([track.corners for track in tracks]) * source.scale)
     for number, track in enumerate(tracks):
-        track.reference = _chosen(seen, [number])
+        # What walks in front of a line is not to be taken for it, and followed.
+        if track.reference is None or not track.is_restless:
+            track.reference = _chosen(seen, [number])
 
 
 def _stacked(tracks: list[_Track]) -> Patches:
