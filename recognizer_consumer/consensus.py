@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recognizer_consumer.calibration import AS_SAID, Calibration, Evidence
 from recognizer_consumer.formats import Edit, Pattern, confusions, nearest_match
 
 LONGEST_TEXT = 500
@@ -25,8 +26,9 @@ the square."""
 MOST_LETTERS = 8
 """Different characters that a column remembers; beyond that the one with the least weight is given up."""
 
-SURENESS = 2.0
-"""A character's weight is its confidence to this power: two readings of 0.6 say less than one of 0.9."""
+OF_READING, OF_CHARACTER = 2.0, 0.5
+"""A character's weight is the reading's confidence to the one power times its own to the other: a blurred picture makes
+all characters of a reading doubtful, whatever the engine says of each."""
 
 NOTHING = 0.6
 """What a reading without a character in a column weighs there, against a character of the reading's own confidence:
@@ -36,19 +38,10 @@ LEAST_WEIGHT = 1e-6
 """A reading of no confidence or from no view still says more than none."""
 
 ROOM = 16
-"""Columns that are kept beyond twice the length of the latest reading."""
+"""Columns that are kept beyond twice the length of the text."""
 
 CONFUSED_COST = 0.5
 """What it costs to take a character for one it is confused with, and its share in its column on top of that."""
-
-SUREST = 0.995
-"""No recogniser is so much surer than this that it would tell anything."""
-
-MOST_COUNTED = 16
-"""Further readings of the same sign make the same mistakes."""
-
-CONSTANT, OF_SURENESS, OF_READINGS, OF_AGREEMENT = -3.1, 0.95, 0.6, 4.0
-"""Fitted by logistic regression; see `Consensus._confidence`."""
 
 REMEMBERED = 32
 """Alignments that are kept: a sign gives the same few readings again and again."""
@@ -106,25 +99,48 @@ class Consensus:
         """
         text = text[:LONGEST_TEXT]
         sure = characters if len(characters) >= len(text) else [confidence] * len(text)
-        nothing = NOTHING * _weight(confidence, view)
+        of_reading = view * math.pow(max(confidence, 0.0), OF_READING)
+        nothing = max(NOTHING * of_reading * math.pow(max(confidence, 0.0), OF_CHARACTER), LEAST_WEIGHT)
         columns = [self._columns[place] for place in self._aligned(text)]
         for column, letter, letter_sure in zip(columns, text, sure, strict=False):
-            column.add(letter, _weight(letter_sure, view), letter_sure, nothing)
+            weight = max(of_reading * math.pow(max(letter_sure, 0.0), OF_CHARACTER), LEAST_WEIGHT)
+            column.add(letter, weight, letter_sure, nothing)
         self._nothing += nothing
         self._readings += 1
-        self._give_up_weakest(room=ROOM + 2 * len(text))
+        if len(self._columns) > ROOM + 2 * len(text):
+            voted = sum(map(bool, self._pieces()))
+            self._give_up_weakest(ROOM + 2 * max(len(text), voted))
 
-    def voted(self, patterns: Sequence[Pattern] = ()) -> Voted:
+    def voted(self, calibration: Calibration = AS_SAID, patterns: Sequence[Pattern] = ()) -> Voted:
         """The text with the most weight in each column.
 
         Args:
+            calibration: the engine's.
             patterns: formats; where the text has none of them, a near neighbour that has one is preferred.
         """
-        pieces = [self._best_of(column) for column in self._columns]
+        pieces = self._pieces()
         text = "".join(pieces)
+        if not text:
+            return Voted("", 0.0)
         if patterns:
             text = nearest_match(pieces, self._edits(pieces), patterns) or text
-        return Voted(text, self._confidence(pieces))
+        return Voted(text, calibration.probability(self.evidence()))
+
+    def evidence(self) -> Evidence:
+        """What tells how likely the voted text is right; at least one reading must have been counted."""
+        voted = [(column, piece) for column, piece in zip(self._columns, self._pieces(), strict=True) if piece]
+        sure = sum(column.confident[piece] / column.letters[piece] for column, piece in voted) / len(voted)
+        agreed = sum(self._shares(column)[piece] for column, piece in voted) / len(voted)
+        return Evidence(sure, self._readings, agreed)
+
+    def _pieces(self) -> list[str]:
+        """What each column says: a character, or none; where none says anything, the best of them speaks."""
+        pieces = [self._best_of(column) for column in self._columns]
+        if self._columns and not any(pieces):
+            weights = [sum(column.letters.values()) for column in self._columns]
+            best = weights.index(max(weights))
+            pieces[best] = max(self._columns[best].letters, key=self._columns[best].letters.__getitem__)
+        return pieces
 
     def _best_of(self, column: _Column) -> str:
         """The character with the most weight; the empty string where that is none."""
@@ -180,35 +196,12 @@ class Consensus:
         return {"": nothing / total, **{letter: weight / total for letter, weight in column.letters.items()}}
 
     def _give_up_weakest(self, room: int) -> None:
+        """Keep so many columns, those with the most weight."""
         if len(self._columns) > room:
             weights = [sum(column.letters.values()) for column in self._columns]
             least = sorted(weights)[len(weights) - room]
             self._columns = [c for c, weight in zip(self._columns, weights, strict=True) if weight >= least][:room]
             self._places.clear()
-
-    def _confidence(self, pieces: Sequence[str]) -> float:
-        """How likely the voted text is right.
-
-        The odds are a product of powers of three things: the odds that the voted characters' mean confidence gives, how
-        many readings there are, and the mean share of their columns' weight that the voted characters have.
-        """
-        voted = [(column, piece) for column, piece in zip(self._columns, pieces, strict=True) if piece]
-        if not voted:
-            return 0.0
-        sure = sum(column.confident[piece] / column.letters[piece] for column, piece in voted) / len(voted)
-        agreed = sum(self._shares(column)[piece] for column, piece in voted) / len(voted)
-        sure = min(max(sure, 1.0 - SUREST), SUREST)
-        log_odds = (
-            CONSTANT
-            + OF_SURENESS * math.log(sure / (1.0 - sure))
-            + OF_READINGS * math.log(min(self._readings, MOST_COUNTED))
-            + OF_AGREEMENT * math.log(agreed)
-        )
-        return 1.0 / (1.0 + math.exp(-log_odds))
-
-
-def _weight(confidence: float, view: float) -> float:
-    return max(math.pow(max(confidence, 0.0), SURENESS) * view, LEAST_WEIGHT)
 
 
 def _align(text: str, columns: Sequence[Mapping[str, float]]) -> list[int | None]:

@@ -96,7 +96,7 @@ class RecognizerStage:
             for text, characters in [_single_spaced(reading)]
             if text and reading.confidence >= self._min_confidence
         ]
-        appearances = self._ballot.count(crops.info, sightings)
+        appearances = self._ballot.count(crops.info, sightings, recognizer.name)
         lines = tuple(Text(sighting.region, sighting.text, sighting.confidence) for sighting in sightings)
         texts = Texts(crops.info, crops.detector, recognizer, lines, appearances, picture=crops.picture)
         self._last[crops.info.key, crops.info.generation] = replace(texts, picture=None)

@@ -32,6 +32,7 @@ from rapidfuzz.distance import Levenshtein
 from ocrstream.folding import are_alike, folded_text
 from ocrstream.geometry import Polygon, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
+from recognizer_consumer.calibration import Calibration, calibration_of
 from recognizer_consumer.consensus import Consensus, Voted
 from recognizer_consumer.formats import Formats, Pattern
 
@@ -100,6 +101,7 @@ class _Votes:
     """
 
     appearance_id: str
+    calibration: Calibration
     patterns: tuple[Pattern, ...]
     first: FrameInfo
     last: FrameInfo
@@ -120,7 +122,7 @@ class _Votes:
 
     def winner(self) -> Voted:
         if self._winner is None:
-            self._winner = self.consensus.voted(self.patterns)
+            self._winner = self.consensus.voted(self.calibration, self.patterns)
         return self._winner
 
     def agrees(self, text: str) -> bool:
@@ -145,6 +147,7 @@ class _Source:
 
     first: FrameInfo
     last: FrameInfo
+    calibration: Calibration
     patterns: tuple[Pattern, ...]
     votes: dict[str, _Votes] = field(default_factory=dict)
 
@@ -160,7 +163,7 @@ class Ballot:
         self._formats = Formats(formats or {})
         self._open: dict[tuple[str, int], _Source] = {}
 
-    def count(self, info: FrameInfo, lines: Sequence[Sighting | Text]) -> tuple[Appearance, ...]:
+    def count(self, info: FrameInfo, lines: Sequence[Sighting | Text], engine: str = "") -> tuple[Appearance, ...]:
         """Count a frame's lines; the appearances that there is something new to say of.
 
         A frame older than the last one (delivered again, out of order) is counted too: a vote more changes little.
@@ -169,12 +172,16 @@ class Ballot:
             info: the frame.
             lines: what was read or seen in it; a `Text` is a reading from a view that nobody judged. Lines without a
                 track, and lines seen *as last read* of a track of which nothing was read, are passed over.
+            engine: the name of the recogniser that has read a source's first frame, and so all of this generation.
         """
         key = info.key, info.generation
         news: list[Appearance] = []
         if key in self._open and _is_gone(info, self._open[key].last.captured_at_ns):
             news += self.close(*key)
-        source = self._open.setdefault(key, _Source(info, info, self._formats.of(info.source_id)))
+        source = self._open.get(key)
+        if source is None:
+            calibration, patterns = calibration_of(engine), self._formats.of(info.source_id)
+            self._open[key] = source = _Source(info, info, calibration, patterns)
         source.last = info
         for line in lines:
             track_id = line.region.track_id
@@ -365,6 +372,7 @@ def _opened(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> 
     polygon = line.region.polygon
     vote = _Votes(
         track_id if starts_track else f"{track_id}~{info.frame_id}",
+        source.calibration,
         source.patterns,
         info,
         info,
