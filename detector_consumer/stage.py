@@ -1,20 +1,25 @@
-"""2/4  Frame -> Crops: finds the text lines of frames and cuts them out."""
+"""2/4  Frame -> Crops: finds the text lines of frames, follows them, and cuts out what has to be read of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from detector_consumer.tracking import Tracker
+from detector_consumer.watching import Watch
 from ocrstream.config import DetectorSettings
-from ocrstream.geometry import Polygon, clip_polygon, scale_polygon
+from ocrstream.geometry import Box, Polygon, clip_polygon, scale_polygon
 from ocrstream.lines import cut_line
-from ocrstream.messages import CROPS, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo, Region
+from ocrstream.messages import CROPS, FIRST_READING, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo, Region
 from ocrstream.metrics import Metrics
 from ocrstream.models import Detector, EngineOptions, TextLine, load_detector
 from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Image, Picture
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
+
+MOST_WATCHES = 256
+"""Sources that are followed; beyond that the one that was silent for longest is forgotten."""
 
 
 def build(
@@ -29,25 +34,43 @@ def build(
         EngineError: the detector is unknown or cannot be loaded.
     """
     options = EngineOptions(settings.device, settings.threads, settings.weights)
-    stage = DetectorStage(settings.engine, lambda name: load_detector(name, options))
+    reads_all = settings.read == "all"
+    stage = DetectorStage(settings.engine, lambda name: load_detector(name, options), reads_all=reads_all)
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)
     return Runner(stage, flow, transport, metrics, admits)
 
 
+@dataclass(slots=True)
+class _Seen:
+    """A frame of a followed source, and the parts of it that the detector has to look at."""
+
+    index: int
+    watch: Watch
+    picture: Image
+    parts: list[Box]
+
+
 class DetectorStage:
-    """Detects the lines of a batch of frames, which may come from several sources.
+    """Finds and follows the lines of frames, which may come from several sources.
+
+    Images of folders and frames that are read again are looked at one by one, as a whole, and all their lines are cut
+    out; of the frames of videos and cameras only what is new is.
 
     Args:
         engine: the detector's name, used for every frame that does not ask for another one (a replay may).
         load: gives the detector of a name; called once a name.
+        reads_all: whether videos and cameras are looked at in the same way as images.
     """
 
     name = "detector"
 
-    def __init__(self, engine: str, load: Callable[[str], Detector]) -> None:
+    def __init__(self, engine: str, load: Callable[[str], Detector], *, reads_all: bool = False) -> None:
         self._detectors = Engines(engine, load)
+        self._reads_all = reads_all
         self._tracker = Tracker()
+        self._watches: dict[tuple[str, int], Watch] = {}
+        self._last: dict[tuple[str, int], Crops] = {}
 
     def handle(self, frames: Sequence[Frame]) -> list[Crops]:
         """One `Crops` a frame, in the frames' order.
@@ -59,14 +82,64 @@ class DetectorStage:
         pictures = [frame.picture.array() for frame in frames]
         results: dict[int, Crops] = {}
         for detector, indices in self._detectors.shared_out(frame.info.detector for frame in frames):
-            found = detector.detect([pictures[index] for index in indices])
-            for index, lines in zip(indices, found, strict=True):
+            alone = [index for index in indices if self._is_looked_at_alone(frames[index].info)]
+            found = detector.detect([pictures[index] for index in alone]) if alone else []
+            for index, lines in zip(alone, found, strict=True):
                 results[index] = self._crops(frames[index], pictures[index], detector, lines)
+            for round_ in _rounds([index for index in indices if index not in results], frames):
+                self._follow(round_, frames, pictures, detector, results)
         return [results[index] for index in range(len(frames))]
 
     def finish(self) -> list[Crops]:
-        """Nothing is held back."""
-        return []
+        """The last frame of each source, where it was not kept: the next run goes on behind it."""
+        ended = []
+        for key, crops in self._last.items():
+            if not crops.is_kept and crops.picture is not None:
+                watch, picture = self._watches[key], crops.picture
+                ended.append(watch.tell(crops.detector, picture.array(), picture, keep=True))
+        self._last.clear()
+        return ended
+
+    def _is_looked_at_alone(self, info: FrameInfo) -> bool:
+        return self._reads_all or info.path is not None or info.generation != FIRST_READING
+
+    def _follow(
+        self,
+        indices: Sequence[int],
+        frames: Sequence[Frame],
+        pictures: Sequence[Image],
+        detector: Detector,
+        results: dict[int, Crops],
+    ) -> None:
+        """Frames of different sources, of which the detector looks together at what has to be looked at."""
+        seen = []
+        for index in indices:
+            watch = self._watch(frames[index].info)
+            seen.append(_Seen(index, watch, pictures[index], watch.see(frames[index].info, pictures[index])))
+        waiting = [each for each in seen if each.parts]
+        while waiting:
+            found = iter(detector.detect([_part(each.picture, box) for each in waiting for box in each.parts]))
+            waiting = [
+                each for each in waiting if not each.watch.found([next(found) for _ in each.parts], each.picture)
+            ]
+            for each in waiting:
+                each.parts = each.watch.parts
+        for each in seen:
+            frame = frames[each.index]
+            crops = each.watch.tell(detector.info, each.picture, frame.picture)
+            results[each.index] = crops
+            self._last[frame.info.key, frame.info.generation] = crops
+
+    def _watch(self, info: FrameInfo) -> Watch:
+        key = info.key, info.generation
+        # The one that was used last stands last.
+        watch = self._watches.pop(key, None) or Watch()
+        self._watches[key] = watch
+        if len(self._watches) > MOST_WATCHES:
+            oldest = next(iter(self._watches))
+            del self._watches[oldest]
+            self._last.pop(oldest, None)
+        return watch
 
     def _crops(self, frame: Frame, picture: Image, detector: Detector, lines: list[TextLine]) -> Crops:
         regions = self._tracker.follow(frame.info, _regions(frame.info, picture, lines))
@@ -75,6 +148,25 @@ class DetectorStage:
             for region, line in zip(regions, lines, strict=True)
         )
         return Crops(frame.info, detector.info, crops, picture=frame.picture)
+
+
+def _rounds(indices: Sequence[int], frames: Sequence[Frame]) -> list[list[int]]:
+    """Frames in rounds with at most one of each source, so that each source's are seen in their order."""
+    rounds: list[list[int]] = []
+    taken: dict[tuple[str, int], int] = {}
+    for index in indices:
+        key = frames[index].info.key, frames[index].info.generation
+        number = taken.get(key, 0)
+        taken[key] = number + 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(index)
+    return rounds
+
+
+def _part(picture: Image, box: Box) -> Image:
+    x0, y0, x1, y1 = (round(side) for side in box)
+    return picture[y0:y1, x0:x1]
 
 
 def _regions(info: FrameInfo, picture: Image, lines: list[TextLine]) -> list[Region]:

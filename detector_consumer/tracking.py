@@ -1,69 +1,385 @@
 """Follows text lines from frame to frame, so that many sightings become one appearance.
 
-A line of this frame continues the track whose last box it overlaps most; what overlaps none begins a track. A track
-that is not seen for `GONE_AFTER_S` seconds of its source's time is over.
+Between detections every known line is carried along by its own pixels: `Tracker.advance`, once a frame. When a frame
+was looked at by the detector, `Tracker.associate` tells which line is which and takes the places from the detector::
+
+    grey, scale = small_grey(picture)
+    motion = None if before is None else estimator.estimate(before, grey)  # None is a cut: all tracks end
+    known = tracker.advance(key, grey, scale, motion, info.captured_at_ns)
+    if gate_wants_the_detector:
+        found = tracker.associate(key, info.frame_id, regions, info.captured_at_ns, examined=gate.looked_at)
+        # found[n] is the track of regions[n]
+        known = tracker.tracks(key)
+    shown = [track for track in known if track.is_visible]
+
+A line moves with what its own points agree on. Where they agree on nothing, or on something that does not look like
+the line any more (whoever walks in front of it moves, too), it moves with the camera and its own last speed. It stays
+known for `GONE_AFTER_S` without being seen, so that it is the same track when it comes out again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from ocrstream.geometry import Box, bounding_box, box_iou
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector_consumer import flow
+from detector_consumer.flow import Corners, Grey, Patches
+from detector_consumer.matching import Lines, Overlap, match, overlaps
+from detector_consumer.motion import Motion
+from ocrstream.geometry import Polygon, polygon_size_wh, to_polygon
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
 
-MIN_IOU = 0.3
+Key = tuple[str, int]
+"""A source (or its segment) and the generation of its frames."""
+
+STILL_FIT = 0.97
+"""A line that looks like this where it was expected is there; its points need not be asked."""
+VISIBLE_FIT = 0.5
+"""Below this likeness something is in front of a line, or it has gone."""
+SURE_FIT = 0.8
+"""Above this likeness it is the detector that missed the line."""
+STRANGER_FIT = 0.25
+"""Below this likeness a line that is found nearby is another one."""
+
+MIN_SUPPORT = 0.4
+ALIKE = 0.02
+"""A difference in likeness that means nothing."""
+STEADY_PX = 0.1
+"""A speed of less than this a frame is noise; in small pixels."""
+
+SAME_PLACE_IOU = 0.7
+MAX_TREMBLE = 0.5
+MIN_GAIN = 0.3
+"""A place from the detector counts at least so much against where the line was thought to be."""
+MIN_INSIDE = 0.15
+"""A line of which less is left in the frame has left."""
+MISSES, MISSES_IN_SIGHT = 2, 4
+"""So many examinations in a row without a find end a line; more while it looks as it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A known line as it is in the newest frame.
+
+    Attributes:
+        track_id: the same as long as it is known.
+        polygon: where it is, in the frame's pixels, clipped to the frame.
+        score: the detector's, when it last found it.
+        moved_px: how far its middle moved since the frame before.
+        fit: how much it looks as it did when the detector last found it, -1 to 1.
+        is_visible: whether it is seen; False where something is in front of it or it has gone.
+        is_whole: whether all of it is in the frame.
+    """
+
+    track_id: str
+    polygon: Polygon
+    score: float
+    moved_px: float
+    fit: float
+    is_visible: bool
+    is_whole: bool
 
 
 @dataclass(slots=True)
 class _Track:
     track_id: str
-    box: Box
+    corners: NDArray[np.float64]
+    """``(4, 2)``, in the frame's pixels, also outside of the frame."""
+    score: float
     seen_at_ns: int
+    finds: int = 1
+    misses: int = 0
+    speed_px_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    """Its own, beside the camera's."""
+    is_speed_known: bool = False
+    reference: Patches | None = None
+    moved_px: float = 0.0
+    fit: float = 1.0
+    is_visible: bool = True
+    is_restless: bool = False
+    """Whether it looks unlike itself, and otherwise from frame to frame: something moves in front of it."""
+
+
+@dataclass(slots=True)
+class _Source:
+    at_ns: int
+    grey: Grey | None = None
+    scale: float = 1.0
+    tracks: list[_Track] = field(default_factory=list)
+
+    def size_wh(self) -> tuple[float, float]:
+        """The frame's size in its own pixels; without end where no picture is known."""
+        if self.grey is None:
+            return np.inf, np.inf
+        return self.grey.shape[1] / self.scale, self.grey.shape[0] / self.scale
 
 
 class Tracker:
     """The tracks of all sources of one process.
 
     A track's id is the id of the frame it began in and its line number there, so that frames delivered again after a
-    restart give the same ids again.
+    restart give the same ids again. Nothing here outlives its loss: a tracker that knows nothing begins anew.
     """
 
     def __init__(self) -> None:
-        self._tracks: dict[tuple[str, int], list[_Track]] = {}
+        self._sources: dict[Key, _Source] = {}
+
+    def advance(self, key: Key, grey: Grey, scale: float, motion: Motion | None, at_ns: int) -> list[Followed]:
+        """Carry a source's tracks on to its next frame.
+
+        Args:
+            key: the source.
+            grey: the frame's small picture, ``(h, w) uint8``; it is kept, so it must not be written to afterwards.
+            scale: how many small pixels a pixel of the frame has along a side.
+            motion: the camera's, from the last small picture to this one; None for a cut, which ends all tracks. So
+                do a frame that is older than the last one, one of another size, and a gap of `GONE_AFTER_S`.
+            at_ns: when the frame was taken.
+        """
+        source = self._sources.get(key)
+        is_next = source is not None and source.grey is not None and source.grey.shape == grey.shape
+        if source is None or motion is None or not is_next or not 0 <= at_ns - source.at_ns <= GONE_AFTER_S * 1e9:
+            self._sources[key] = _Source(at_ns, grey, scale)
+            return []
+        if source.tracks:
+            _move(source, grey, motion, at_ns)
+        source.at_ns, source.grey, source.scale = at_ns, grey, scale
+        source.tracks = [track for track in source.tracks if _is_alive(track, source)]
+        return self.tracks(key)
+
+    def tracks(self, key: Key) -> list[Followed]:
+        """A source's tracks as of its newest frame, those out of sight too, oldest first."""
+        source = self._sources.get(key)
+        return [] if source is None else [_followed(track, source) for track in source.tracks]
+
+    def associate(
+        self,
+        key: Key,
+        frame_id: str,
+        regions: Sequence[Region],
+        at_ns: int,
+        examined: Callable[[Polygon], bool] = lambda _polygon: True,
+    ) -> list[Followed]:
+        """Tell which track each detected line of a frame is; lines of no track begin one.
+
+        Args:
+            key: the source.
+            frame_id: of the frame that `advance` was last called with.
+            regions: what the detector found in it.
+            at_ns: when it was taken.
+            examined: whether the detector has looked at a place, as it may have looked at a part of the frame only.
+
+        Returns:
+            One track a region, in their order.
+        """
+        source = self._sources.get(key)
+        if source is None or not 0 <= at_ns - source.at_ns <= GONE_AFTER_S * 1e9:
+            source = self._sources[key] = _Source(at_ns)
+        source.at_ns = at_ns
+        source.tracks = [track for track in source.tracks if _is_alive(track, source)]
+        found = np.array([region.polygon for region in regions], np.float64).reshape(-1, 4, 2)
+        known = source.tracks
+        pairs = _pairs(found, source)
+        matched = match(pairs)
+        _count_misses(
+            source, set(matched.values()), {track for (_, track), pair in pairs.items() if pair.is_part}, examined
+        )
+        tracks = []
+        for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
+            if number in matched:
+                track = known[matched[number]]
+                _correct(track, corners, source)
+            else:
+                track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
+                source.tracks.append(track)
+            track.score, track.seen_at_ns = region.detector_score, at_ns
+            track.misses, track.fit, track.is_visible = 0, 1.0, True
+            tracks.append(track)
+        _remember(tracks, source)
+        return [_followed(track, source) for track in tracks]
 
     def follow(self, info: FrameInfo, regions: list[Region]) -> list[Region]:
-        """The regions of a frame with their tracks' ids.
+        """The regions of a frame with their tracks' ids, where nothing is followed between the frames.
 
         A frame older than one already followed (delivered again, out of order) starts its source's tracks afresh.
         """
         key = (info.key, info.generation)
-        tracks = [track for track in self._tracks.get(key, []) if _is_alive(track, info.captured_at_ns)]
-        pairs = sorted(
-            (
-                (box_iou(track.box, bounding_box(region.polygon)), region.line_number, number)
-                for number, track in enumerate(tracks)
-                for region in regions
-            ),
-            reverse=True,
-        )
-        matched: dict[int, _Track] = {}
-        taken: set[int] = set()
-        for iou, line_number, number in pairs:
-            if iou >= MIN_IOU and line_number not in matched and number not in taken:
-                matched[line_number] = tracks[number]
-                taken.add(number)
-        followed = []
-        for region in regions:
-            box = bounding_box(region.polygon)
-            track = matched.get(region.line_number)
-            if track is None:
-                track = _Track(f"{info.frame_id}-{region.line_number:03d}", box, info.captured_at_ns)
-                tracks.append(track)
-            track.box, track.seen_at_ns = box, info.captured_at_ns
-            followed.append(replace(region, track_id=track.track_id))
-        self._tracks[key] = tracks
-        return followed
+        tracks = self.associate(key, info.frame_id, regions, info.captured_at_ns, lambda _polygon: False)
+        return [replace(region, track_id=track.track_id) for region, track in zip(regions, tracks, strict=True)]
 
 
-def _is_alive(track: _Track, now_ns: int) -> bool:
-    return 0 <= now_ns - track.seen_at_ns <= GONE_AFTER_S * 1e9
+def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
+    """Carry a source's tracks from its last small picture to the next one."""
+    assert source.grey is not None
+    tracks, seconds = source.tracks, (at_ns - source.at_ns) / 1e9
+    before = np.stack([track.corners for track in tracks]) * source.scale
+    camera = before @ motion.matrix[:, :2].T + motion.matrix[:, 2]
+    own = np.stack([track.speed_px_s for track in tracks]) * (source.scale * seconds)
+    own[np.linalg.norm(own, axis=1) < STEADY_PX] = 0.0
+    step = _Step(source.grey, grey, before, camera, camera + own[:, None], _stacked(tracks))
+    lost = np.flatnonzero(step.fit < STILL_FIT)
+    step.ask_points(lost, step.now[lost])
+    step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
+    is_restless = step.is_restless()
+    for number, track in enumerate(tracks):
+        # What begins to hide a line drags some of its points along, which is no speed to go on with.
+        is_sure = bool(step.fit[number] >= SURE_FIT)
+        if step.is_led[number] and seconds > 0 and (is_sure or not track.is_speed_known):
+            went = step.own()[number] / (source.scale * seconds)
+            track.speed_px_s = (track.speed_px_s + went) / 2 if track.is_speed_known else went
+        track.is_speed_known |= is_sure or bool(step.is_led[number])
+        corners = step.now[number] / source.scale
+        track.moved_px = float(np.linalg.norm((corners - track.corners).mean(axis=0)))
+        track.corners, track.fit = corners, float(step.fit[number])
+        track.is_restless = bool(is_restless[number])
+        track.is_visible = track.fit >= VISIBLE_FIT
+        if track.is_visible:
+            track.seen_at_ns = at_ns
+
+
+class _Step:
+    """All lines' way from one small picture to the next, in small pixels.
+
+    Attributes:
+        now: ``(T, 4, 2)``, where they are as far as is known.
+        fit: ``(T,)``, how much they look like themselves there.
+        is_led: ``(T,)``, whether their own points brought them there.
+    """
+
+    def __init__(
+        self, before_grey: Grey, grey: Grey, before: Corners, camera: Corners, expected: Corners, reference: Patches
+    ) -> None:
+        self._before_grey, self._grey = before_grey, grey
+        self._before, self._camera, self._reference = before, camera, reference
+        self.now = expected
+        self.fit = flow.fit(reference, flow.patches(grey, expected))
+        self.is_led = np.zeros(len(expected), np.bool_)
+
+    def own(self) -> NDArray[np.float64]:
+        """How far the lines moved beside the camera, ``(T, 2)``."""
+        moved: NDArray[np.float64] = (self.now - self._camera).mean(axis=1)
+        return moved
+
+    def ask_points(self, which: NDArray[np.intp], expected: Corners) -> None:
+        """Let some lines' own points say where they are, as long as they look like themselves there."""
+        if not len(which):
+            return
+        led = flow.follow(self._before_grey, self._grey, self._before[which], expected)
+        fit = flow.fit(_chosen(self._reference, which), flow.patches(self._grey, led.corners))
+        trusted = (led.support >= MIN_SUPPORT) & (fit >= VISIBLE_FIT) & (fit >= self.fit[which] - ALIKE)
+        chosen = which[trusted]
+        self.now[chosen], self.fit[chosen], self.is_led[chosen] = led.corners[trusted], fit[trusted], True
+
+    def ask_companions(self, is_new: NDArray[np.bool_]) -> None:
+        """Let new lines that their points lost in one jump go where the nearest line went that moves by itself."""
+        strays = np.flatnonzero(is_new & ~self.is_led & (self.fit < VISIBLE_FIT))
+        movers = np.flatnonzero(self.is_led & (np.linalg.norm(self.own(), axis=1) > STEADY_PX))
+        if not len(strays) or not len(movers):
+            return
+        middle = self._before.mean(axis=1)
+        apart = np.linalg.norm(middle[strays][:, None] - middle[movers][None], axis=2)
+        went = self.own()[movers[apart.argmin(axis=1)]]
+        self.ask_points(strays, self._camera[strays] + went[:, None])
+
+    def is_restless(self) -> NDArray[np.bool_]:
+        """Which lines look unlike themselves, and otherwise than a moment ago, ``(T,)``."""
+        restless = np.zeros(len(self.now), np.bool_)
+        (unlike,) = np.nonzero(self.fit < SURE_FIT)
+        if len(unlike):
+            moment_ago = flow.patches(self._before_grey, self._before[unlike])
+            restless[unlike] = flow.fit(moment_ago, flow.patches(self._grey, self.now[unlike])) < STILL_FIT
+        return restless
+
+
+def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
+    """What was found that can be what was known, by their numbers."""
+    if not source.tracks or not len(found):
+        return {}
+    shown = _in_frame(np.stack([track.corners for track in source.tracks]), source)
+    return {
+        (line, number): pair
+        for (line, number), pair in overlaps(found, shown).items()
+        # What is nearby and looks unlike all that was known there is another line; a text can change in its place.
+        if source.tracks[number].fit >= STRANGER_FIT or pair.iou >= SAME_PLACE_IOU
+    }
+
+
+def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None:
+    """Take a line's place from the detector, as far as it is news."""
+    track.finds += 1
+    shown = _in_frame(track.corners, source)
+    off = found - shown
+    far_px = np.linalg.norm(off, axis=1).max()
+    # The detector's places tremble by a share of the height; what is further off grew, or was split or merged.
+    if far_px > MAX_TREMBLE * polygon_size_wh(to_polygon(found))[1]:
+        track.corners = found
+        return
+    # Where the frame cuts a line off, the detector does not know how it goes on.
+    is_seen = np.abs(shown - track.corners).max(axis=1) < 1
+    gain = max(MIN_GAIN, 1 / track.finds)
+    track.corners = track.corners + gain * (off if is_seen.all() else off[is_seen].mean(axis=0) if is_seen.any() else 0)
+
+
+def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: Callable[[Polygon], bool]) -> None:
+    """End the tracks that should have been found and were not, and those that have merged into others."""
+    kept = []
+    for number, track in enumerate(source.tracks):
+        if number not in seen and examined(_polygon(track, source)):
+            if number in merged:
+                continue
+            # What is in front of a line hides it from the detector, too: then time decides.
+            track.misses += track.is_visible
+            if track.misses >= (MISSES_IN_SIGHT if track.fit >= SURE_FIT else MISSES):
+                continue
+        kept.append(track)
+    source.tracks = kept
+
+
+def _remember(tracks: list[_Track], source: _Source) -> None:
+    """Keep what lines look like where the detector has just found them."""
+    if source.grey is None or not tracks:
+        return
+    seen = flow.patches(source.grey, np.stack([track.corners for track in tracks]) * source.scale)
+    for number, track in enumerate(tracks):
+        # What walks in front of a line is not to be taken for it, and followed.
+        if track.reference is None or not track.is_restless:
+            track.reference = _chosen(seen, [number])
+
+
+def _stacked(tracks: list[_Track]) -> Patches:
+    references = [track.reference for track in tracks if track.reference is not None]
+    return Patches(*(np.concatenate(part) for part in zip(*references, strict=True)))
+
+
+def _chosen(seen: Patches, numbers: NDArray[np.intp] | list[int]) -> Patches:
+    return Patches(seen.levels[numbers], seen.inside[numbers])
+
+
+def _is_alive(track: _Track, source: _Source) -> bool:
+    if not 0 <= source.at_ns - track.seen_at_ns <= GONE_AFTER_S * 1e9 or not np.isfinite(track.corners).all():
+        return False
+    if source.grey is None:
+        return True
+    width, height = source.size_wh()
+    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]])
+    corners = track.corners.astype(np.float32)
+    area = cv2.contourArea(corners)
+    return area > 0 and cv2.intersectConvexConvex(corners, frame.astype(np.float32))[0] >= MIN_INSIDE * area
+
+
+def _in_frame(corners: NDArray[np.float64], source: _Source) -> NDArray[np.float64]:
+    return np.clip(corners, 0, source.size_wh())
+
+
+def _polygon(track: _Track, source: _Source) -> Polygon:
+    return to_polygon(_in_frame(track.corners, source))
+
+
+def _followed(track: _Track, source: _Source) -> Followed:
+    is_whole = bool((_in_frame(track.corners, source) == track.corners).all())
+    return Followed(
+        track.track_id, _polygon(track, source), track.score, track.moved_px, track.fit, track.is_visible, is_whole
+    )

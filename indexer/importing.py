@@ -173,6 +173,7 @@ def _texts(record: dict[str, Any]) -> Texts:
         "recognizer": {"name": record.get("recognizer"), "weights": record.get("recognizer_weights")},
         "lines": [{name: record.get(name) for name in _LINE_FIELDS}] if record["kind"] == "region" else [],
         "appearances": [],
+        "kept": True,
     }
     try:
         return texts_from_json(meta)

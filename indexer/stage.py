@@ -62,7 +62,7 @@ class IndexerStage:
         if self._frames is not None:
             # Pictures first: a document never points at a picture that is still to come.
             for texts in batch:
-                if texts.picture is not None:
+                if texts.picture is not None and texts.is_kept:
                     self._frames.put(texts.info.frame_id, texts.info.captured_at_ns, texts.picture.encoded())
         report = self._store.write(batch)
         if report.refused:
@@ -90,5 +90,5 @@ class IndexerStage:
             if info.media_time_ms is not None:
                 self._metrics.set("indexer.media_time_ms", info.media_time_ms, source_id=info.key)
             since_ns = info.captured_at_ns if info.live else info.taken_at_ns
-            if since_ns and info.generation == FIRST_READING:
+            if since_ns and texts.is_kept and info.generation == FIRST_READING:
                 self._metrics.observe("indexer.delay", (now_ns - since_ns) / 1e9)

@@ -158,8 +158,14 @@ class DetectorSettings:
     device: str = setting("cpu", "where it runs: cpu, cuda, cuda:N", flag="--device")
     threads: int = setting(0, "inference threads; 0 fits them to the cores", lowest=0)
     weights: str = setting("", "weights in place of the engine's own", flag="--detector-weights", metavar="FILE")
+    read: str = setting(
+        "new",
+        "what is read of videos and cameras: new, all that is new or changed; all, every line of every frame",
+        flag="--read",
+        choices=("new", "all"),
+    )
     batch: int = setting(4, "frames of several sources looked at together", lowest=1)
-    deadline_ms: float = setting(20.0, "how long a batch waits for more frames", lowest=0.0)
+    deadline_ms: float = setting(2.0, "how long a batch waits for more frames", lowest=0.0)
     group: str = setting("ocr-detector", "consumer group")
 
 

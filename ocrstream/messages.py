@@ -153,22 +153,36 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A region's pixels, upright: the text runs from left to right. One picture a word, or one of the whole line."""
+    """A region's pixels, upright: the text runs from left to right.
+
+    Attributes:
+        region: where it is.
+        pictures: one a word, or one of the whole line; none where it is seen *as last read*: it is a known line, and
+            nothing new can be read of it.
+        view: how well it can be read, 0 to 1.
+    """
 
     region: Region
     pictures: tuple[Picture, ...]
+    view: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """All crops of one frame, also when there are none: then the frame is known to hold no text.
+    """All lines of one frame that are in sight, also when there are none: then the frame is known to hold no text.
 
-    ``picture`` is the whole frame's; it stays in the process and is never sent over Kafka.
+    Attributes:
+        info: the frame.
+        detector: what found the lines.
+        crops: the lines.
+        is_kept: whether a document is made of the frame; of others only where known lines are is told.
+        picture: the whole frame's; it stays in the process and is never sent over Kafka.
     """
 
     info: FrameInfo
     detector: EngineInfo
     crops: tuple[Crop, ...]
+    is_kept: bool = True
     picture: Picture | None = field(default=None, compare=False)
 
 
@@ -240,13 +254,24 @@ class Appearance:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Everything that was read in one frame, in reading order: what the index holds of it."""
+    """Everything that was read in one frame, in reading order: what the index holds of it.
+
+    Attributes:
+        info: the frame.
+        detector: what found the lines.
+        recognizer: what read them.
+        lines: those that say anything.
+        appearances: what there is new to say of texts over time.
+        is_kept: whether a document is made of the frame; where not, there are no lines.
+        picture: the whole frame's; it stays in the process.
+    """
 
     info: FrameInfo
     detector: EngineInfo
     recognizer: EngineInfo
     lines: tuple[Text, ...]
     appearances: tuple[Appearance, ...] = ()
+    is_kept: bool = True
     picture: Picture | None = field(default=None, compare=False)
 
     @property

@@ -34,7 +34,7 @@ from ocrstream.errors import (
     TransientError,
     TransportError,
 )
-from ocrstream.messages import DEAD_LETTERS, FIRST_READING, MESSAGE_OF_TOPIC, DeadLetter, Message
+from ocrstream.messages import DEAD_LETTERS, FIRST_READING, MESSAGE_OF_TOPIC, Crops, DeadLetter, Message
 from ocrstream.metrics import Metrics
 from ocrstream.transport import Consumer, Delivery, Position, Transport
 
@@ -112,8 +112,13 @@ class _Waiting:
 
     @property
     def live_key(self) -> str | None:
-        """The key of a live source's first reading; None for what must never be dropped."""
+        """The key of a live source's first reading; None for what must never be dropped.
+
+        Crops of a frame that is kept hold what is new: the detector will not send it again.
+        """
         if self.message is None or isinstance(self.message, DeadLetter):
+            return None
+        if isinstance(self.message, Crops) and self.message.is_kept:
             return None
         info = self.message.info
         return info.key if info.live and info.generation == FIRST_READING else None

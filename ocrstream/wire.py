@@ -150,6 +150,7 @@ def texts_to_json(texts: Texts) -> dict[str, Any]:
             for line in texts.lines
         ],
         "appearances": [appearance_to_json(appearance) for appearance in texts.appearances],
+        "kept": texts.is_kept,
     }
 
 
@@ -225,7 +226,12 @@ def _region_meta(region: Region) -> dict[str, Any]:
 
 
 def _crop_meta(crop: Crop, images: Sequence[bytes]) -> dict[str, Any]:
-    return {**_region_meta(crop.region), "words": crop.region.words, "bytes": [len(image) for image in images]}
+    return {
+        **_region_meta(crop.region),
+        "words": crop.region.words,
+        "view": crop.view,
+        "bytes": [len(image) for image in images],
+    }
 
 
 def _encode_frame(message: Frame) -> tuple[str, dict[str, Any], bytes | None]:
@@ -239,6 +245,7 @@ def _encode_crops(message: Crops) -> tuple[str, dict[str, Any], bytes | None]:
         "frame": frame_to_json(message.info),
         "detector": _engine_meta(message.detector),
         "crops": [_crop_meta(crop, mine) for crop, mine in zip(message.crops, images, strict=True)],
+        "kept": message.is_kept,
     }
     return "crops/1", meta, b"".join(image for mine in images for image in mine)
 
@@ -450,12 +457,12 @@ def _decode_crops(fields: _Fields, record: RawRecord | None) -> Crops:
             pictures.append(picture)
             start += length
         region = replace(_region(item), words=item.polygons("words"))
-        if len(pictures) != (len(region.words) or 1):
+        if pictures and len(pictures) != (len(region.words) or 1):
             raise ValueError(f"line {region.line_number} has {len(pictures)} images for {len(region.words)} words")
-        crops.append(Crop(region, tuple(pictures)))
+        crops.append(Crop(region, tuple(pictures), item.share("view")))
     if start != len(record.value):
         raise ValueError(f"{len(record.value) - start} bytes follow the last crop's image")
-    return Crops(info, detector, tuple(crops))
+    return Crops(info, detector, tuple(crops), fields.flag("kept"))
 
 
 def _decode_texts(fields: _Fields, record: RawRecord | None) -> Texts:  # noqa: ARG001 the decoders' common form
@@ -471,6 +478,7 @@ def _decode_texts(fields: _Fields, record: RawRecord | None) -> Texts:  # noqa: 
         recognizer=_engine(fields.inner("recognizer")),
         lines=lines,
         appearances=tuple(_appearance(item) for item in fields.items("appearances")),
+        is_kept=fields.flag("kept"),
     )
 
 

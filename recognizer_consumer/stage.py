@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ocrstream.config import RecognizerSettings
 from ocrstream.lines import put_together
-from ocrstream.messages import CROPS, TEXTS, Crops, EngineInfo, Region, Text, Texts
+from ocrstream.messages import CROPS, TEXTS, Crop, Crops, EngineInfo, FrameInfo, Text, Texts
 from ocrstream.metrics import Metrics
 from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
 from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Image
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
-from recognizer_consumer.voting import Ballot
+from recognizer_consumer.formats import Pattern
+from recognizer_consumer.voting import Ballot, Sighting
 
 QUIET_S = 10.0
 """A source that sends nothing for so long, while others do, has ended what it showed."""
@@ -40,14 +41,21 @@ class RecognizerStage:
         engine: the recogniser's name, used for every frame that does not ask for another one (a replay may).
         load: gives the recogniser of a name; called once a name.
         min_confidence: readings below it are not kept, 0 to 1.
+        formats: what texts look like, by source or shell-style pattern of sources: a whole text each.
     """
 
     name = "recognizer"
 
-    def __init__(self, engine: str, load: Callable[[str], Recognizer], min_confidence: float) -> None:
+    def __init__(
+        self,
+        engine: str,
+        load: Callable[[str], Recognizer],
+        min_confidence: float,
+        formats: Mapping[str, Sequence[Pattern]] | None = None,
+    ) -> None:
         self._recognizers = Engines(engine, load)
         self._min_confidence = min_confidence
-        self._ballot = Ballot()
+        self._ballot = Ballot(formats)
         self._last: dict[tuple[str, int], Texts] = {}
 
     def handle(self, batch: Sequence[Crops]) -> list[Texts]:
@@ -65,9 +73,9 @@ class RecognizerStage:
             flat = [image for frame in images for line in frame for image in line]
             readings = iter(recognizer.read(flat) if flat else [])
             for index, frame in zip(indices, images, strict=True):
-                regions = [crop.region for crop in batch[index].crops]
-                lines = [self._line(*each, readings) for each in zip(regions, frame, strict=True)]
-                results[index] = self._texts(batch[index], recognizer.info, tuple(filter(None, lines)))
+                crops = batch[index]
+                read = [self._read(*each, readings) for each in zip(crops.crops, frame, strict=True)]
+                results[index] = self._texts(crops, recognizer.info, read)
         return [*(results[index] for index in range(len(batch))), *self._close(self._gone_quiet())]
 
     def finish(self) -> list[Texts]:
@@ -87,16 +95,30 @@ class RecognizerStage:
             if last.info.taken_at_ns and now_ns - last.info.taken_at_ns > QUIET_S * 1e9
         ]
 
-    def _line(self, region: Region, crops: Sequence[Image], readings: Iterator[Reading]) -> Text | None:
-        mine = [next(readings) for _ in crops]
-        read = put_together(region.polygon, region.words, crops, mine, self._min_confidence)
+    def _read(self, crop: Crop, images: Sequence[Image], readings: Iterator[Reading]) -> Sighting | None:
+        """A line that was read, or seen as last read; nothing where it does not say anything."""
+        # Where its words stand is told by the text's own words from here on.
+        region = replace(crop.region, words=())
+        if not images:
+            return Sighting(region, "", 0.0, view=crop.view, fresh=False)
+        mine = [next(readings) for _ in images]
+        read = put_together(crop.region.polygon, crop.region.words, images, mine, self._min_confidence)
         if read is None:
             return None
-        # Where its words stand is told by the text's own words from here on.
-        return Text(replace(region, words=()), read.text, read.confidence, read.words)
+        return Sighting(region, read.text, read.confidence, read.characters, crop.view, words=read.words)
 
-    def _texts(self, crops: Crops, recognizer: EngineInfo, lines: tuple[Text, ...]) -> Texts:
-        appearances = self._ballot.count(crops.info, lines)
-        texts = Texts(crops.info, crops.detector, recognizer, lines, appearances, picture=crops.picture)
+    def _texts(self, crops: Crops, recognizer: EngineInfo, read: Sequence[Sighting | None]) -> Texts:
+        sightings = [sighting for sighting in read if sighting is not None]
+        appearances = self._ballot.count(crops.info, sightings, recognizer.name)
+        lines = [self._line(crops.info, sighting) for sighting in sightings] if crops.is_kept else []
+        kept = tuple(line for line in lines if line is not None)
+        texts = Texts(crops.info, crops.detector, recognizer, kept, appearances, crops.is_kept, picture=crops.picture)
         self._last[crops.info.key, crops.info.generation] = replace(texts, picture=None)
         return texts
+
+    def _line(self, info: FrameInfo, sighting: Sighting) -> Text | None:
+        if sighting.fresh:
+            return Text(sighting.region, sighting.text, sighting.confidence, sighting.words)
+        track_id = sighting.region.track_id
+        last = None if track_id is None else self._ballot.last_read(info, track_id)
+        return None if last is None else Text(sighting.region, last.text, round(last.confidence, 4))

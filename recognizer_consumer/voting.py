@@ -1,13 +1,21 @@
-"""Votes over a track's readings: what many sightings of one text line say together.
+"""Appearances: one text in one place over time, from what is read of it and where it is seen.
 
-Every reading votes for its text with its confidence; the text with the most weight wins, and its confidence is the
-mean of the readings that voted for it. An appearance is sent when it begins, when its text or best frame changes, when
-it was last sent `REFRESH_S` seconds of its source's time ago, and when it is over.
+What the readings of a track say together is a `recognizer_consumer.consensus`; here is decided which of them belong
+together. An appearance is sent when it begins, when its text or best frame changes, when it was last sent `REFRESH_S`
+seconds of its source's time ago, and when it is over.
+
+A line is read when it is new, when its picture has changed, and when a better view of it comes. Between those it is
+seen *as last read*: that makes its appearance last longer and its path go on, and is no vote.
 
 Another text in the same place begins a new appearance. It takes two readings in a row: of anything that is nothing like
 the winner (a slide, a caption), or, where it differs little (a clock, ``B12`` and then ``B2``), of the same text, both
-sure, behind a text that was read so too. What differs little otherwise is a misreading, and voted on. Texts that are
-alike when folded never differ: that is what a recogniser confuses.
+sure, behind a text that was read so too. A reading that then stands there as last read for `HELD_S` counts like two: a
+second one would say the same. What differs little otherwise is a misreading, and voted on. Texts that are alike when
+folded never differ: that is what a recogniser confuses. Two more are no new text:
+
+- A clearly better view that says something a little different: what was read from worse ones is corrected.
+- What follows readings that were neither sure nor twice the same (a split-flap turning, a slide fading in): it takes
+  their appearance over, and they no longer count.
 
 Where a source's frames begin or end (a start, a stop, the border of a replay, a gap in its time) nobody can know
 whether a text was steady. There one sure reading is enough: it counts as steady in the first frame, and in the last one
@@ -16,15 +24,22 @@ it is an appearance of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rapidfuzz.distance import Levenshtein
 
 from ocrstream.folding import are_alike, folded_text
 from ocrstream.geometry import Polygon, polygon_size_wh
-from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Text
+from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text, Word
+from recognizer_consumer.calibration import Calibration, calibration_of
+from recognizer_consumer.consensus import Consensus, Voted
+from recognizer_consumer.formats import Formats, Pattern
 
 REFRESH_S = 1.0
+HELD_S = 0.2
+"""A text that stands there as it was last read for so long is no passing blur."""
+
 MOVED_PX = 4.0
 """A path point is kept when the line has moved this far from the last one."""
 
@@ -34,16 +49,44 @@ LONGEST_PATH = 128
 UNLIKE = 0.5
 """Texts whose edit distance is a larger share of the longer one are different texts and not one text misread."""
 
-MOST_CANDIDATES = 32
-"""Texts that are voted on; beyond that the weakest is given up."""
+BETTER_VIEW = 1.25
+"""A view whose score is so many times the best one's so far is clearly better."""
+
+MOST_OPEN = 2000
+"""Open appearances of a source; beyond that those are closed that have not been seen for longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A text line of a track in one frame.
+
+    Attributes:
+        region: where it is.
+        text: what was read; without meaning where nothing was.
+        confidence: of the reading, 0 to 1; likewise.
+        characters: of each character of the text; empty where the engine does not tell.
+        view: how well the line can be seen, 0 to 1.
+        fresh: whether it was read in this frame; otherwise it is there as it was last read.
+        words: of a text of several, what they say and where they stand.
+    """
+
+    region: Region
+    text: str
+    confidence: float
+    characters: tuple[float, ...] = ()
+    view: float = 1.0
+    fresh: bool = True
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(slots=True)
-class _Candidate:
-    """One text of a track: the confidences that were counted for it, added up, and how many they were."""
+class _Waiting:
+    """A reading that differs, and where it was seen since, as last read."""
 
-    weight: float = 0.0
-    votes: int = 0
+    info: FrameInfo
+    line: Sighting
+    last: FrameInfo
+    last_polygon: Polygon
 
 
 @dataclass(slots=True)
@@ -51,44 +94,53 @@ class _Votes:
     """An open appearance.
 
     Attributes:
-        before: the reading that was counted last.
+        before: the reading that was counted last, and when.
         steady: the text that was steadily read last: twice in a row, both sure.
-        waiting: a reading that differs; the next one tells whether it was a misreading or another text.
+        is_settled: whether anything was read surely, or twice in a row; what was not is passing.
+        waiting: a reading that differs; what follows tells whether it was a misreading or another text.
+        clearest: the best view's score.
+        best_view: how good the best frame is: its view's score by its confidence and height.
     """
 
     appearance_id: str
+    calibration: Calibration
+    patterns: tuple[Pattern, ...]
     first: FrameInfo
     last: FrameInfo
     path: list[tuple[float, Polygon]]
     last_polygon: Polygon
     best_frame_id: str
     best_view: float = 0.0
+    clearest: float = 0.0
     readings: int = 0
-    candidates: dict[str, _Candidate] = field(default_factory=dict)
-    before: Text | None = None
+    consensus: Consensus = field(default_factory=Consensus)
+    before: tuple[FrameInfo, Sighting] | None = None
     steady: str | None = None
-    waiting: tuple[FrameInfo, Text] | None = None
+    is_settled: bool = False
+    waiting: _Waiting | None = None
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
+    _winner: Voted | None = None
 
-    def winner(self) -> tuple[str, float]:
-        text, candidate = max(self.candidates.items(), key=lambda found: (found[1].weight, found[0]))
-        return text, candidate.weight / candidate.votes
+    def winner(self) -> Voted:
+        if self._winner is None:
+            self._winner = self.consensus.voted(self.calibration, self.patterns)
+        return self._winner
 
     def agrees(self, text: str) -> bool:
-        return are_alike(text, self.winner()[0]) or (self.steady is not None and are_alike(text, self.steady))
+        return are_alike(text, self.winner().text) or (self.steady is not None and are_alike(text, self.steady))
 
     def seen_at_ns(self) -> int:
-        """When its place was last read, whatever it said."""
-        return (self.waiting[0] if self.waiting else self.last).captured_at_ns
+        """When its place was last seen, whatever it said."""
+        return (self.waiting.last if self.waiting else self.last).captured_at_ns
 
-    def vote(self, text: str, confidence: float) -> None:
-        candidate = self.candidates.setdefault(text, _Candidate())
-        candidate.weight += confidence
-        candidate.votes += 1
-        if len(self.candidates) > MOST_CANDIDATES:
-            others = (other for other in self.candidates if other != text)
-            del self.candidates[min(others, key=lambda other: self.candidates[other].weight)]
+    def vote(self, line: Sighting) -> None:
+        self.consensus.add(line.text, line.confidence, line.characters, line.view)
+        self._winner = None
+
+    def forget_votes(self) -> None:
+        self.consensus, self._winner = Consensus(), None
+        self.clearest = self.best_view = 0.0
 
 
 @dataclass(slots=True)
@@ -97,110 +149,222 @@ class _Source:
 
     first: FrameInfo
     last: FrameInfo
+    calibration: Calibration
+    patterns: tuple[Pattern, ...]
     votes: dict[str, _Votes] = field(default_factory=dict)
 
 
 class Ballot:
-    """The open appearances of all sources of one process."""
+    """The open appearances of all sources of one process.
 
-    def __init__(self) -> None:
+    Args:
+        formats: what texts look like, by source or shell-style pattern of sources; see `recognizer_consumer.formats`.
+    """
+
+    def __init__(self, formats: Mapping[str, Sequence[Pattern]] | None = None) -> None:
+        self._formats = Formats(formats or {})
         self._open: dict[tuple[str, int], _Source] = {}
 
-    def count(self, info: FrameInfo, lines: tuple[Text, ...]) -> tuple[Appearance, ...]:
-        """Count a frame's readings; the appearances that there is something new to say of.
+    def count(self, info: FrameInfo, lines: Sequence[Sighting | Text], engine: str = "") -> tuple[Appearance, ...]:
+        """Count a frame's lines; the appearances that there is something new to say of.
 
         A frame older than the last one (delivered again, out of order) is counted too: a vote more changes little.
+
+        Args:
+            info: the frame.
+            lines: what was read or seen in it; a `Text` is a reading from a view that nobody judged. Lines without a
+                track, and lines seen *as last read* of a track of which nothing was read, are passed over.
+            engine: the name of the recogniser that has read a source's first frame, and so all of this generation.
         """
         key = info.key, info.generation
         news: list[Appearance] = []
         if key in self._open and _is_gone(info, self._open[key].last.captured_at_ns):
             news += self.close(*key)
-        source = self._open.setdefault(key, _Source(info, info))
-        source.last, votes = info, source.votes
+        source = self._open.get(key)
+        if source is None:
+            calibration, patterns = calibration_of(engine), self._formats.of(info.source_id)
+            self._open[key] = source = _Source(info, info, calibration, patterns)
+        source.last = info
         for line in lines:
-            if line.region.track_id is not None:
-                is_first = info.frame_id == source.first.frame_id
-                news += _count(votes, line.region.track_id, info, line, is_first=is_first)
-        for track_id, vote in list(votes.items()):
-            closed = _is_gone(info, vote.seen_at_ns())
-            if closed:
-                _count_waiting(vote)
-            winner = (vote.winner()[0], vote.best_frame_id)
-            is_seen = vote.seen_at_ns() == info.captured_at_ns
-            due = is_seen and info.captured_at_ns - vote.sent_at_ns >= REFRESH_S * 1e9
-            if closed or due or vote.sent != winner:
-                vote.sent, vote.sent_at_ns = winner, info.captured_at_ns
-                news.append(_appearance(vote, closed=closed))
-            if closed:
-                del votes[track_id]
+            track_id = line.region.track_id
+            if track_id is not None:
+                sighting = line if isinstance(line, Sighting) else Sighting(line.region, line.text, line.confidence)
+                news += _count(source, track_id, info, sighting)
+        news += _told(source.votes, info)
+        excess = len(source.votes) - MOST_OPEN
+        if excess > 0:
+            oldest = sorted(source.votes, key=lambda track_id: source.votes[track_id].seen_at_ns())[:excess]
+            news += [_ended(source.votes.pop(track_id)) for track_id in oldest]
         return tuple(news)
+
+    def last_read(self, info: FrameInfo, track_id: str) -> Voted | None:
+        """What stands where a track is seen as last read, and how surely; None where nothing of it was read."""
+        source = self._open.get((info.key, info.generation))
+        vote = source.votes.get(track_id) if source else None
+        if vote is None:
+            return None
+        waiting = vote.waiting.line if vote.waiting else None
+        if waiting is not None and (waiting.confidence >= SURE or _is_unlike(waiting.text, vote.winner().text)):
+            return Voted(waiting.text, waiting.confidence)
+        return vote.winner()
 
     def close(self, key: str, generation: int) -> tuple[Appearance, ...]:
         """End all open appearances of a source (or segment) and generation; they are sent a last time."""
         source = self._open.pop((key, generation), None)
         if source is None:
             return ()
-        ended = []
+        ended: list[Appearance] = []
         for track_id, vote in source.votes.items():
-            last = vote.waiting
-            if last is not None and last[0] is source.last and last[1].confidence >= SURE:
-                ended += [vote, _opened(track_id, *last)]
+            waiting = vote.waiting
+            if waiting is not None and waiting.last is source.last and waiting.line.confidence >= SURE:
+                ended += [
+                    _appearance(vote, closed=True),
+                    _appearance(_taken_up(source, track_id, waiting), closed=True),
+                ]
             else:
-                _count_waiting(vote)
-                ended.append(vote)
-        return tuple(_appearance(vote, closed=True) for vote in ended)
+                ended.append(_ended(vote))
+        return tuple(ended)
 
 
 def _is_gone(info: FrameInfo, seen_at_ns: int) -> bool:
     return info.captured_at_ns - seen_at_ns > GONE_AFTER_S * 1e9
 
 
-def _count(votes: dict[str, _Votes], track_id: str, info: FrameInfo, line: Text, *, is_first: bool) -> list[Appearance]:
-    """Count one reading; the appearance that it ends, where its text has replaced another."""
-    vote = votes.get(track_id)
+def _told(votes: dict[str, _Votes], info: FrameInfo) -> list[Appearance]:
+    """What there is to say of a source's open appearances in a frame; those that are over are let go."""
+    news = []
+    for track_id, vote in list(votes.items()):
+        if _is_gone(info, vote.seen_at_ns()):
+            news.append(_ended(votes.pop(track_id)))
+            continue
+        winner = (vote.winner().text, vote.best_frame_id)
+        is_seen = vote.seen_at_ns() == info.captured_at_ns
+        due = is_seen and info.captured_at_ns - vote.sent_at_ns >= REFRESH_S * 1e9
+        if due or vote.sent != winner:
+            vote.sent, vote.sent_at_ns = winner, info.captured_at_ns
+            news.append(_appearance(vote, closed=False))
+    return news
+
+
+def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> list[Appearance]:
+    """Count one sighting; the appearance that it ends, where its text has replaced another."""
+    vote = source.votes.get(track_id)
     if vote is None:
-        votes[track_id] = vote = _opened(track_id, info, line)
-        if is_first and line.confidence >= SURE:
-            vote.steady = line.text
+        if line.fresh:
+            source.votes[track_id] = vote = _opened(source, track_id, info, line)
+            if info.frame_id == source.first.frame_id and line.confidence >= SURE:
+                vote.steady = line.text
         return []
-    if vote.agrees(line.text):
+    if not line.fresh:
+        return _hold(source, track_id, vote, info, line)
+    if vote.agrees(line.text) or _corrects(vote, line):
         _count_waiting(vote)
         _add(vote, info, line)
     elif vote.waiting is None:
-        vote.waiting = info, line
-    elif _is_another(vote, vote.waiting[1], line):
-        votes[track_id] = _opened(track_id, *vote.waiting)
-        _add(votes[track_id], info, line)
-        return [_appearance(vote, closed=True)]
+        vote.waiting = _Waiting(info, line, info, line.region.polygon)
+    elif _is_another(vote, vote.waiting.line, line):
+        return _replace(source, track_id, vote, vote.waiting, then=(info, line))
     else:
-        is_same = are_alike(vote.waiting[1].text, line.text)
+        is_same = are_alike(vote.waiting.line.text, line.text)
         _count_waiting(vote)
         if is_same and line.confidence < SURE:
             _add(vote, info, line)
         else:
-            vote.waiting = info, line
+            vote.waiting = _Waiting(info, line, info, line.region.polygon)
     return []
 
 
-def _is_another(vote: _Votes, first: Text, second: Text) -> bool:
+def _hold(source: _Source, track_id: str, vote: _Votes, info: FrameInfo, line: Sighting) -> list[Appearance]:
+    """Take note of a line that is there as last read; the appearance that has ended, where it is thereby steady."""
+    waiting = vote.waiting
+    if waiting is None:
+        _see(vote, info, line.region.polygon)
+        if vote.before is not None and _has_held(vote.before[0], info):
+            _settle(vote, vote.before[1])
+        return []
+    waiting.last, waiting.last_polygon = info, line.region.polygon
+    if not _has_held(waiting.info, info):
+        return []
+    if _is_another(vote, waiting.line, waiting.line):
+        return _replace(source, track_id, vote, waiting)
+    _count_waiting(vote)
+    _settle(vote, waiting.line)
+    return []
+
+
+def _replace(
+    source: _Source, track_id: str, vote: _Votes, waiting: _Waiting, then: tuple[FrameInfo, Sighting] | None = None
+) -> list[Appearance]:
+    """Let the text that has waited take a place; the appearance that ends with it.
+
+    Args:
+        source: the place's source.
+        track_id: the place.
+        vote: what stood there.
+        waiting: the other text.
+        then: a second reading of what stands there now; None where the first one has held.
+    """
+    ended = []
+    if vote.is_settled:
+        ended.append(_appearance(vote, closed=True))
+        source.votes[track_id] = vote = _taken_up(source, track_id, waiting)
+    else:
+        vote.forget_votes()
+        _count_waiting(vote)
+    if then is None:
+        _settle(vote, waiting.line)
+    else:
+        _add(vote, *then)
+    return ended
+
+
+def _is_another(vote: _Votes, first: Sighting, second: Sighting) -> bool:
     """Whether two readings in a row, neither of which agrees with the vote, are another text in its place."""
-    if all(_is_unlike(reading.text, vote.winner()[0]) for reading in (first, second)):
+    if all(_is_unlike(reading.text, vote.winner().text) for reading in (first, second)):
         return True
     return vote.steady is not None and _are_steady(first, second)
 
 
+def _corrects(vote: _Votes, line: Sighting) -> bool:
+    """Whether a reading that differs is to be voted on because it comes from a clearly better view."""
+    if vote.waiting is not None or line.view < BETTER_VIEW * vote.clearest or _is_unlike(line.text, vote.winner().text):
+        return False
+    # What was taken to stand there was read from worse views.
+    vote.steady = None
+    return True
+
+
 def _count_waiting(vote: _Votes) -> None:
     """Vote on the reading that differed: it was a misreading."""
-    if vote.waiting is not None:
-        _add(vote, *vote.waiting)
-        vote.waiting = None
+    waiting, vote.waiting = vote.waiting, None
+    if waiting is not None:
+        _add(vote, waiting.info, waiting.line)
+        _see(vote, waiting.last, waiting.last_polygon)
 
 
-def _are_steady(first: Text, second: Text) -> bool:
+def _settle(vote: _Votes, line: Sighting) -> None:
+    """Take note that a reading has held."""
+    vote.is_settled = True
+    if line.confidence >= SURE:
+        vote.steady = line.text
+
+
+def _has_held(since: FrameInfo, info: FrameInfo) -> bool:
+    return info.captured_at_ns - since.captured_at_ns >= HELD_S * 1e9
+
+
+def _are_steady(first: Sighting, second: Sighting) -> bool:
     return min(first.confidence, second.confidence) >= SURE and are_alike(first.text, second.text)
 
 
-def _opened(track_id: str, info: FrameInfo, line: Text) -> _Votes:
+def _taken_up(source: _Source, track_id: str, waiting: _Waiting) -> _Votes:
+    """A new appearance of a text that has waited."""
+    vote = _opened(source, track_id, waiting.info, waiting.line)
+    _see(vote, waiting.last, waiting.last_polygon)
+    return vote
+
+
+def _opened(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> _Votes:
     """A new appearance. Its id is its track's where it begins with it, so that what is delivered again says the same.
 
     Where it begins later (another text in the same place, a recogniser that was started again) the frame is part of the
@@ -210,6 +374,8 @@ def _opened(track_id: str, info: FrameInfo, line: Text) -> _Votes:
     polygon = line.region.polygon
     vote = _Votes(
         track_id if starts_track else f"{track_id}~{info.frame_id}",
+        source.calibration,
+        source.patterns,
         info,
         info,
         [(_at_ms(info), polygon)],
@@ -224,8 +390,29 @@ def _is_unlike(text: str, other: str) -> bool:
     return Levenshtein.normalized_distance(folded_text(text), folded_text(other)) > UNLIKE
 
 
-def _add(vote: _Votes, info: FrameInfo, line: Text) -> None:
-    polygon = line.region.polygon
+def _add(vote: _Votes, info: FrameInfo, line: Sighting) -> None:
+    """Count a reading."""
+    _see(vote, info, line.region.polygon)
+    vote.readings += 1
+    vote.vote(line)
+    if vote.before is not None:
+        before = vote.before[1]
+        vote.is_settled = vote.is_settled or are_alike(before.text, line.text)
+        if _are_steady(before, line):
+            vote.steady = line.text
+    vote.is_settled = vote.is_settled or line.confidence >= SURE
+    vote.before = info, line
+    vote.clearest = max(vote.clearest, line.view)
+    view = line.view * line.confidence * polygon_size_wh(line.region.polygon)[1]
+    # A view that is hardly better is not worth another best frame.
+    if view > vote.best_view * 1.1:
+        vote.best_view, vote.best_frame_id = view, info.frame_id
+
+
+def _see(vote: _Votes, info: FrameInfo, polygon: Polygon) -> None:
+    """Take note of where the line is; a frame that was overtaken tells nothing more of that."""
+    if info.captured_at_ns < vote.last.captured_at_ns:
+        return
     if _distance_px(vote.path[-1][1], polygon) >= MOVED_PX:
         if vote.path[-1][0] != _at_ms(vote.last):
             # The line stood still until the last frame: without this point it would seem to have drifted all along.
@@ -234,15 +421,12 @@ def _add(vote: _Votes, info: FrameInfo, line: Text) -> None:
         if len(vote.path) > LONGEST_PATH:
             del vote.path[1:-1:2]
     vote.last, vote.last_polygon = info, polygon
-    vote.readings += 1
-    vote.vote(line.text, line.confidence)
-    if vote.before is not None and _are_steady(vote.before, line):
-        vote.steady = line.text
-    vote.before = line
-    view = line.confidence * polygon_size_wh(polygon)[1]
-    # A view that is hardly better is not worth another best frame.
-    if view > vote.best_view * 1.1:
-        vote.best_view, vote.best_frame_id = view, info.frame_id
+
+
+def _ended(vote: _Votes) -> Appearance:
+    """An appearance as it is sent for the last time; a reading that still waits was a misreading."""
+    _count_waiting(vote)
+    return _appearance(vote, closed=True)
 
 
 def _appearance(vote: _Votes, *, closed: bool) -> Appearance:

@@ -96,6 +96,8 @@ class DocumentStore(Protocol):
     def write(self, batch: Sequence[Texts]) -> WriteReport:
         """Store readings, once.
 
+        Of a frame that is not kept only the appearances are stored.
+
         The same again changes nothing; a higher generation supersedes all lines of the frame (those it does not see
         are gone) and takes its time out of the appearances of lower generations (see `superseding`); a lower one
         changes nothing. On return it is durable, and visible to `search` within a second.

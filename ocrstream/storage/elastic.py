@@ -233,6 +233,8 @@ class ElasticStore:
             frame_id, generation = storable(info.frame_id), info.generation
             mine = _Known(generation, frozenset(line.region.line_number for line in texts.lines))
             there = known.get(frame_id, _Known(-1, frozenset()))
+            if not texts.is_kept:
+                continue
             if generation < there.generation:
                 plan.outdated.add(index)
                 # A writer that died half-way may have left lines of this reading that the newer one has not.

@@ -100,9 +100,9 @@ class EmbeddedStore:
             for texts in accepted:
                 frame_id = storable(texts.info.frame_id)
                 row, generation = known.get(frame_id, (None, -1))
-                if texts.info.generation < generation:
+                if texts.is_kept and texts.info.generation < generation:
                     outdated += 1
-                elif texts.info.generation > generation:
+                elif texts.is_kept and texts.info.generation > generation:
                     # First, since what it takes out of appearances is counted.
                     supersede(connection, texts.info)
                     known[frame_id] = _write_frame(connection, texts, row), texts.info.generation

@@ -1,6 +1,7 @@
 """The stages as pure handlers: frames to crops, crops to texts, texts to documents."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,10 @@ from indexer.stage import build as build_indexer
 from ocrstream.config import DetectorSettings, IndexerSettings, RecognizerSettings
 from ocrstream.errors import PoisonError
 from ocrstream.geometry import box_polygon
-from ocrstream.messages import Appearance, Crops, Frame, FrameInfo, Text, Texts, make_frame_id
+from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.metrics import Metrics
-from ocrstream.models import load_detector, load_recognizer
-from ocrstream.picture import Picture
+from ocrstream.models import Reading, load_detector, load_recognizer
+from ocrstream.picture import Image, Picture
 from ocrstream.query import parse
 from ocrstream.storage import Filter, WriteReport
 from ocrstream.storage.embedded import EmbeddedStore
@@ -31,7 +32,6 @@ from ocrstream.wire import decode, encode
 from pipeline.topology import TOPOLOGY
 from recognizer_consumer.stage import QUIET_S, RecognizerStage
 from recognizer_consumer.stage import build as build_recognizer
-from recognizer_consumer.voting import LONGEST_PATH, MOST_CANDIDATES, Ballot
 
 SECOND_NS = 1_000_000_000
 GATE = ("Gate B12", (40.0, 30.0, 240.0, 74.0))
@@ -104,6 +104,28 @@ def test_unsure_readings_are_not_kept() -> None:
     assert len(recognizer(min_confidence=0.95).handle(crops)[0].lines) == 1
 
 
+def test_each_characters_confidence_and_the_sources_formats_count_in_the_vote() -> None:
+    class Unsure:
+        """Reads the first crop well but for one letter, the others badly but for it, with too many spaces."""
+
+        info = EngineInfo("unsure", "0" * 12)
+
+        def __init__(self) -> None:
+            self._readings = [
+                Reading(" GATE  81O", 0.9, (0.9, *(0.99,) * 4, 0.9, 0.9, 0.2, 0.99, 0.99)),
+                Reading("GATE B1O", 0.7, (0.7,) * 8),
+            ]
+
+        def read(self, crops: Sequence[Image]) -> list[Reading]:
+            return [self._readings.pop(0) for _ in crops]
+
+    engine, finder = Unsure(), detector()
+    stage = RecognizerStage("unsure", lambda _name: engine, 0.3, {"h*": [re.compile(r"GATE [A-Z]\d\d")]})
+    for second in (1.0, 1.1):
+        stage.handle(finder.handle([frame(second, GATE)]))
+    assert [appearance.text for appearance in stage.finish()[0].appearances] == ["GATE B10"]
+
+
 def test_one_text_over_time_is_one_track_and_one_appearance() -> None:
     finder, reader = detector(), recognizer()
     moved = (GATE[0], (60.0, 36.0, 260.0, 80.0))
@@ -152,17 +174,6 @@ def test_a_source_that_has_gone_quiet_is_closed_by_the_others() -> None:
     assert reader.finish() == []
 
 
-def test_the_surest_text_wins_the_vote() -> None:
-    ballot = Ballot()
-    crops = detector().handle([frame(1, GATE)])[0]
-    region = crops.crops[0].region
-    votes = [("GATE 812", 0.5), ("GATE B12", 0.9), ("GATE 812", 0.3)]
-    news = [ballot.count(frame(1 + n * 0.1).info, (Text(region, text, sure),)) for n, (text, sure) in enumerate(votes)]
-    assert [appearance.text for found in news for appearance in found] == ["GATE 812", "GATE B12"]
-    (last,) = ballot.close("hall", 1)
-    assert (last.text, last.confidence, last.readings) == ("GATE B12", 0.9, 3)
-
-
 def test_a_replay_of_a_part_doubles_and_loses_no_text_over_time(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
 
@@ -181,111 +192,6 @@ def test_a_replay_of_a_part_doubles_and_loses_no_text_over_time(tmp_path: Path) 
         ("Gate B12", 6.0, 9.5),
     ]
     store.close()
-
-
-def votes_of(ballot: Ballot, *texts: str, start_s: float = 1.0) -> list[tuple[str, str, bool]]:
-    """Show texts in one place, ten a second; the id, text and end of what the ballot says."""
-    region = detector().handle([frame(1, GATE)])[0].crops[0].region
-    news: list[Appearance] = []
-    for number, text in enumerate(texts):
-        news += ballot.count(frame(start_s + number * 0.1).info, (Text(region, text, 0.9),))
-    return [(appearance.track_id, appearance.text, appearance.closed) for appearance in news]
-
-
-def test_another_text_in_the_same_place_is_another_appearance() -> None:
-    news = votes_of(Ballot(), "ARRIVALS", "ARRIVALS", "DEPARTURES", "DEPARTURES", "DEPARTURES")
-    (first, second) = dict.fromkeys(track_id for track_id, _, _ in news)
-    assert second.startswith(f"{first}~")
-    assert [(track_id == first, text, closed) for track_id, text, closed in news] == [
-        (True, "ARRIVALS", False),
-        (True, "ARRIVALS", True),
-        (False, "DEPARTURES", False),
-    ]
-
-
-def test_one_wild_reading_is_outvoted() -> None:
-    news = votes_of(Ballot(), "ARRIVALS", "ARRIVALS", "|||", "ARRIVALS", "ARRIVAL5")
-    assert [(text, closed) for _, text, closed in news] == [("ARRIVALS", False)]
-
-
-def spans_of(*readings: str | tuple[str, float], every_s: float = 0.25) -> list[tuple[str, int, float, float]]:
-    """What the appearances of one place say in the end: text, readings, first and last second."""
-    ballot = Ballot()
-    region = detector().handle([frame(1, GATE)])[0].crops[0].region
-    last: dict[str, Appearance] = {}
-    for number, reading in enumerate(readings):
-        text, confidence = (reading, 0.95) if isinstance(reading, str) else reading
-        news = ballot.count(frame(1 + number * every_s).info, (Text(region, text, confidence),))
-        last.update((appearance.track_id, appearance) for appearance in news)
-    last.update((appearance.track_id, appearance) for appearance in ballot.close("hall", 1))
-    assert all(appearance.closed for appearance in last.values())
-    assert sum(appearance.readings for appearance in last.values()) == len(readings)
-    return [(a.text, a.readings, a.first_at_ns / SECOND_NS, a.last_at_ns / SECOND_NS) for a in last.values()]
-
-
-def test_a_clock_gives_one_appearance_for_each_time_it_shows() -> None:
-    times = [f"12:30:{second:02d}" for second in range(38, 50)]
-    spans = spans_of(*itertools.chain.from_iterable([time] * 3 for time in times))
-    assert spans == [(time, 3, 1 + 0.75 * n, 1.5 + 0.75 * n) for n, time in enumerate(times)]
-
-
-def test_a_steady_change_of_a_letter_is_another_text() -> None:
-    assert spans_of("B12", "B12", "B2", "B2", "B2") == [("B12", 2, 1.0, 1.25), ("B2", 3, 1.5, 2.0)]
-    there_and_back = spans_of("B12", "B12", "B2", "B2", "B12", "B12")
-    assert [text for text, *_ in there_and_back] == ["B12", "B2", "B12"]
-
-
-@pytest.mark.parametrize(
-    "readings",
-    [
-        ("B12", "B12", "B2", "B12", "B12"),
-        ("B12", "B12", ("B2", 0.8), ("B2", 0.95), ("B2", 0.8), "B12", "B12", "B12"),
-        ("B12", "B12", "B2", "812", "B2", "B12"),
-        (("B1", 0.8), "B12", "B12", "B12"),
-        ("B12", "B12", "BI2", "Bl2", "B12"),
-        ("B12", "B12", ("B2", 0.8)),
-    ],
-    ids=["flicker", "unsure", "unsteady", "one at first", "confused letters", "one at last"],
-)
-def test_misreadings_stay_one_appearance(readings: tuple[str | tuple[str, float], ...]) -> None:
-    assert [(text, count) for text, count, _, _ in spans_of(*readings)] == [("B12", len(readings))]
-
-
-@pytest.mark.parametrize(
-    ("readings", "expected"),
-    [
-        (("T 011", "T 012", "T 012"), [("T 011", 1), ("T 012", 2)]),
-        (("T 010", "T 010", "T 011"), [("T 010", 2), ("T 011", 1)]),
-        (("T 010", "T 011"), [("T 010", 1), ("T 011", 1)]),
-        (("T 010", "T 010", ("T 011", 0.8), "T 011"), [("T 010", 3), ("T 011", 1)]),
-        (("T 011", "T 012", "T 011", "T 011"), [("T 011", 4)]),
-    ],
-    ids=["first", "last", "both", "last, unsure before", "a misreading behind the first"],
-)
-def test_one_sure_reading_is_enough_where_the_frames_begin_or_end(
-    readings: tuple[str | tuple[str, float], ...], expected: list[tuple[str, int]]
-) -> None:
-    assert [(text, count) for text, count, _, _ in spans_of(*readings)] == expected
-
-
-def test_a_text_that_changed_in_its_last_frame_only_has_gone_as_what_it_was() -> None:
-    ballot = Ballot()
-    votes_of(ballot, "T 010", "T 010", "T 011")
-    ballot.count(frame(1.3).info, ())
-    assert [(last.text, last.readings) for last in ballot.close("hall", 1)] == [("T 010", 3)]
-
-
-def test_where_a_source_gave_nothing_for_a_while_its_frames_end_and_begin() -> None:
-    ballot = Ballot()
-    votes_of(ballot, "T 010", "T 010", "T 011")
-    news = votes_of(ballot, "T 021", "T 022", "T 022", start_s=9.0)
-    assert [text for _, text, closed in news if closed] == ["T 010", "T 011", "T 021"]
-
-
-def test_a_clock_read_once_a_time_is_voted_on_and_not_lost() -> None:
-    (span, last) = spans_of("12:30:41", "12:30:42", "12:30:43", "12:30:44", every_s=1.0)
-    assert span[1:] == (3, 1.0, 3.0)
-    assert last == ("12:30:44", 1, 4.0, 4.0)
 
 
 def test_adjoining_replays_and_runs_lose_no_text_at_their_border(tmp_path: Path) -> None:
@@ -314,31 +220,6 @@ def test_adjoining_replays_and_runs_lose_no_text_at_their_border(tmp_path: Path)
         assert [(a.text, a.generation) for a in covering] == [(texts.text, texts.info.generation)]
     assert sum(a.readings for a in store.appearances(Filter())) == 20
     store.close()
-
-
-def test_a_recogniser_that_is_started_again_replaces_nothing_it_said_before() -> None:
-    before = votes_of(Ballot(), "EXIT", "EXIT")
-    after = votes_of(Ballot(), "EXIT", "EXIT", start_s=9.0)
-    assert before[0][0] != after[0][0]
-    assert after[0][0].startswith(before[0][0])
-
-
-def test_a_sign_that_is_in_view_for_months_takes_no_more_room() -> None:
-    ballot = Ballot()
-    region = detector().handle([frame(1, GATE)])[0].crops[0].region
-    for number in range(2000):
-        x = 40.0 + 10.0 * (number % 2)
-        moved = replace(region, polygon=box_polygon(x, 30.0, x + 200.0, 74.0))
-        text = "GATE B12" if number % 3 != 2 else f"GATE {number}"
-        ballot.count(frame(1 + number * 0.1).info, (Text(moved, text, 0.9),))
-    (vote,) = ballot._open["hall", 1].votes.values()
-    assert len(vote.path) <= LONGEST_PATH
-    assert len(vote.candidates) <= MOST_CANDIDATES
-    (last,) = ballot.close("hall", 1)
-    assert (last.text, last.readings) == ("GATE B12", 2000)
-    assert last.path[0][0] == 1000.0
-    assert last.path[-1][0] == pytest.approx(1000 + 1999 * 100)
-    assert [at_ms for at_ms, _ in last.path] == sorted({at_ms for at_ms, _ in last.path})
 
 
 class TestIndexer:

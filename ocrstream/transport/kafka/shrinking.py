@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import cv2
 
-from ocrstream.messages import Crop, Crops, DeadLetter, Frame, Message
+from ocrstream.messages import Crops, DeadLetter, Frame, Message
 from ocrstream.picture import Image, Picture, encode_jpeg
 
 STEPS: tuple[tuple[float, int], ...] = (
@@ -39,7 +39,7 @@ def smaller_versions(message: Message) -> Iterator[Message]:
     elif isinstance(message, Crops):
         for scale, quality in STEPS:
             crops = tuple(
-                Crop(crop.region, tuple(_smaller(picture, scale, quality) for picture in crop.pictures))
+                replace(crop, pictures=tuple(_smaller(picture, scale, quality) for picture in crop.pictures))
                 for crop in message.crops
             )
             yield replace(message, crops=crops)

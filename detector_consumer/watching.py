@@ -1,0 +1,340 @@
+"""Decides, frame by frame of one source, what has to be looked at and what of it has to be read.
+
+    watch = Watch(key)
+    parts = watch.see(info, picture)               # a frame: the parts of it that the detector has to look at
+    if parts:
+        watch.found([...])                         # what it found there
+    crops = watch.tell(detector.info, picture)     # the lines in sight, and crops of those that say anything new
+
+The gate tells what has changed, the tracker where known lines went, and the album which crops show anything new. All of
+it follows from the frames and their times alone, and can be lost at any time: then all is looked at anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector_consumer.gating import Changes, Gate, GateSettings
+from detector_consumer.motion import Greys, MotionEstimator, shrink
+from detector_consumer.tracking import Followed, Tracker
+from detector_consumer.views import Album, View, view_of
+from ocrstream.cropping import cut
+from ocrstream.geometry import Box, Polygon, bounding_box, clip_polygon, scale_polygon, to_polygon
+from ocrstream.lines import cut_line
+from ocrstream.messages import Crop, Crops, EngineInfo, FrameInfo, Region
+from ocrstream.models import TextLine
+from ocrstream.models.ordering import in_reading_order
+from ocrstream.picture import Image, Picture
+
+EXAMINE_AFTER_S = 0.3
+"""The detector is not asked again sooner, however much changes: text has to stand a while to be read by anybody."""
+
+LOOK_AFTER_S = 0.1
+"""So often lines in sight are held against what was sent of them."""
+
+KEEP_AFTER_S = 1.5
+"""A frame without anything new is kept so often: time that is read again later has no gaps (`GONE_AFTER_S`)."""
+
+TELL_AFTER_S = 0.5
+MOVED_SHARE = 0.15
+"""Where lines are is told when one has moved by this share of its height, and at least so often."""
+
+MARGIN_TILES = 2
+WHOLE_SHARE = 0.4
+MOST_PARTS = 3
+"""Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, all of it."""
+
+BORDER_PX = 3.0
+
+
+class Watch:
+    """What is known of one source (or segment) and generation.
+
+    Args:
+        settings: of the gate.
+    """
+
+    def __init__(self, settings: GateSettings | None = None) -> None:
+        self._gate = Gate(settings)
+        self._motion = MotionEstimator()
+        self._tracker = Tracker()
+        self._album = Album()
+        self._words: dict[str, NDArray[np.float32]] = {}
+        self._before: Greys | None = None
+        self._info: FrameInfo | None = None
+        self._changes: Changes | None = None
+        self._parts: list[Box] = []
+        self._examined_at_ns: int | None = None
+        self._looked_at_ns = self._kept_at_ns = self._told_at_ns = 0
+        self._told: dict[str, Polygon] = {}
+
+    def see(self, info: FrameInfo, picture: Image) -> list[Box]:
+        """Take in the next frame.
+
+        Args:
+            info: the frame. One from before the last begins afresh.
+            picture: ``(H, W, 3) uint8 BGR``.
+
+        Returns:
+            The parts of it that the detector has to look at, in the picture's pixels; often none.
+        """
+        greys, before = shrink(picture), self._before
+        if before is not None and before.small.shape == greys.small.shape and self._follows(info):
+            motion = self._motion.estimate(before.small, greys.small)
+        else:
+            motion = None
+        self._before, self._info = greys, info
+        known = self._tracker.advance(_KEY, greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
+        changes = self._gate.look(greys, motion, info.captured_at_ns)
+        self._changes = changes.unexplained_by([track.polygon for track in known if track.is_visible])
+        if motion is None:
+            self._examined_at_ns = None
+        self._parts = self._to_examine(picture)
+        return self._parts
+
+    def found(self, lines: Sequence[Sequence[TextLine]], picture: Image) -> bool:
+        """Take note of what the detector found.
+
+        Args:
+            lines: of each part that `see` gave, in the part's pixels.
+            picture: the frame's.
+
+        Returns:
+            Whether that was enough: where a line reaches beyond a part, the whole frame has to be looked at, which is
+            the one part that is left then.
+        """
+        assert self._info is not None
+        assert self._changes is not None
+        placed = [
+            _moved(line, part[0], part[1]) for part, mine in zip(self._parts, lines, strict=True) for line in mine
+        ]
+        whole = _frame_box(picture)
+        if self._parts != [whole] and any(_reaches_out(line.polygon, self._parts, whole) for line in placed):
+            self._parts = [whole]
+            return False
+        regions = [Region(number, line.polygon, line.score) for number, line in enumerate(placed)]
+        examined = _Examined(self._parts)
+        tracks = self._tracker.associate(_KEY, self._info.frame_id, regions, self._info.captured_at_ns, examined.holds)
+        for track, line in zip(tracks, placed, strict=True):
+            self._words[track.track_id] = _within(line.polygon, line.words)
+        self._gate.examined(examined.tiles(self._changes))
+        self._examined_at_ns = self._info.captured_at_ns
+        return True
+
+    @property
+    def parts(self) -> list[Box]:
+        """The parts that the detector has to look at."""
+        return self._parts
+
+    def tell(self, detector: EngineInfo, picture: Image, shown: Picture, *, keep: bool = False) -> Crops:
+        """What there is to say of the frame.
+
+        Args:
+            detector: what looked at it.
+            picture: the frame's, ``(H, W, 3) uint8 BGR``.
+            shown: the same, to be kept.
+            keep: whether the frame is kept in any case.
+        """
+        info = self._info
+        assert info is not None
+        known = self._tracker.tracks(_KEY)
+        in_sight = _ordered([track for track in known if track.is_visible])
+        wanted = self._wanted(in_sight, picture) if self._is_time_to_look() else {}
+        ids = {track.track_id for track in known}
+        self._album.keep(ids)
+        self._words = {track_id: words for track_id, words in self._words.items() if track_id in ids}
+        at_ns = info.captured_at_ns
+        is_kept = keep or bool(wanted) or at_ns - self._kept_at_ns >= KEEP_AFTER_S * 1e9
+        if not is_kept and not self._has_news_of_places(in_sight):
+            return Crops(info, detector, (), is_kept=False, picture=shown)
+        self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
+        if is_kept:
+            self._kept_at_ns = at_ns
+        crops = tuple(
+            self._crop(number, track, wanted.get(track.track_id), picture) for number, track in enumerate(in_sight)
+        )
+        return Crops(info, detector, crops, is_kept, picture=shown)
+
+    def _follows(self, info: FrameInfo) -> bool:
+        return self._info is None or info.captured_at_ns >= self._info.captured_at_ns
+
+    def _to_examine(self, picture: Image) -> list[Box]:
+        assert self._info is not None
+        assert self._changes is not None
+        whole = _frame_box(picture)
+        if self._examined_at_ns is None:
+            return [whole]
+        if not self._changes.tiles.any() or (self._info.captured_at_ns - self._examined_at_ns < EXAMINE_AFTER_S * 1e9):
+            return []
+        margin = MARGIN_TILES * self._changes.tile_px
+        parts = _joined([_grown(box, margin, whole) for box in self._changes.boxes()])
+        area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts)
+        if len(parts) > MOST_PARTS or area > WHOLE_SHARE * whole[2] * whole[3]:
+            return [whole]
+        return parts
+
+    def _is_time_to_look(self) -> bool:
+        assert self._info is not None
+        at_ns = self._info.captured_at_ns
+        if at_ns != self._examined_at_ns and 0 <= at_ns - self._looked_at_ns < LOOK_AFTER_S * 1e9:
+            return False
+        self._looked_at_ns = at_ns
+        return True
+
+    def _wanted(self, tracks: Sequence[Followed], picture: Image) -> dict[str, View]:
+        """The lines of which a crop is to be sent."""
+        wanted = {}
+        for track in tracks:
+            view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
+            if self._album.wants(track.track_id, view):
+                wanted[track.track_id] = view
+        return wanted
+
+    def _has_news_of_places(self, tracks: Sequence[Followed]) -> bool:
+        assert self._info is not None
+        if not tracks and not self._told:
+            return False
+        if not 0 <= self._info.captured_at_ns - self._told_at_ns < TELL_AFTER_S * 1e9:
+            return True
+        for track in tracks:
+            told = self._told.get(track.track_id)
+            if told is None or _apart(told, track.polygon) > MOVED_SHARE * _height(track.polygon):
+                return True
+        return False
+
+    def _crop(self, number: int, track: Followed, view: View | None, picture: Image) -> Crop:
+        assert self._info is not None
+        info = self._info
+        scale_x, scale_y = info.width_px / picture.shape[1], info.height_px / picture.shape[0]
+
+        def in_frame(polygon: Polygon) -> Polygon:
+            return clip_polygon(scale_polygon(polygon, scale_x, scale_y), info.width_px, info.height_px)
+
+        score = round(min(max(track.score, 0.0), 1.0), 4)
+        region = Region(number, in_frame(track.polygon), score, track.track_id)
+        if view is None:
+            return Crop(region, ())
+        words = _placed(track.polygon, self._words.get(track.track_id))
+        pictures = tuple(map(Picture.from_array, cut_line(picture, track.polygon, words)))
+        return Crop(replace(region, words=tuple(map(in_frame, words))), pictures, view.score)
+
+
+_KEY = ("", 0)
+"""A tracker can hold many sources; each watch has its own."""
+
+
+class _Examined:
+    """The parts of a frame that the detector has looked at."""
+
+    def __init__(self, parts: Sequence[Box]) -> None:
+        self._parts = parts
+
+    def holds(self, polygon: Polygon) -> bool:
+        """Whether all of a line lies in one of them."""
+        x0, y0, x1, y1 = bounding_box(polygon)
+        return any(a <= x0 and b <= y0 and x1 <= c and y1 <= d for a, b, c, d in self._parts)
+
+    def tiles(self, changes: Changes) -> NDArray[np.bool_]:
+        """The tiles that lie in them."""
+        rows, columns = changes.why.shape
+        seen = np.zeros((rows, columns), np.bool_)
+        for x0, y0, x1, y1 in self._parts:
+            first_row, first_column = (int(-(-side // changes.tile_px)) for side in (y0, x0))
+            # The last row and column are cut off by the frame's edge.
+            last_row = rows if y1 >= changes.size_wh[1] else int(y1 // changes.tile_px)
+            last_column = columns if x1 >= changes.size_wh[0] else int(x1 // changes.tile_px)
+            seen[first_row:last_row, first_column:last_column] = True
+        return seen
+
+
+def _frame_box(picture: Image) -> Box:
+    return 0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])
+
+
+def _moved(line: TextLine, x: float, y: float) -> TextLine:
+    """A line of a part, in the frame."""
+
+    def by(polygon: Polygon) -> Polygon:
+        return to_polygon(np.array(polygon, dtype=np.float64) + np.array((x, y)))
+
+    return TextLine(by(line.polygon), line.score, tuple(map(by, line.words)))
+
+
+def _reaches_out(polygon: Polygon, parts: Sequence[Box], whole: Box) -> bool:
+    """Whether a line touches a part's edge that is not the frame's: then it may go on behind it."""
+    x0, y0, x1, y1 = bounding_box(polygon)
+    for a, b, c, d in parts:
+        if not (a - 1 <= x0 and b - 1 <= y0 and x1 <= c + 1 and y1 <= d + 1):
+            continue
+        near = (x0 - a < BORDER_PX and a > 0) or (y0 - b < BORDER_PX and b > 0)
+        if near or (c - x1 < BORDER_PX and c < whole[2]) or (d - y1 < BORDER_PX and d < whole[3]):
+            return True
+    return False
+
+
+def _grown(box: Box, margin: float, whole: Box) -> Box:
+    x0, y0, x1, y1 = box
+    # Text goes on to the side sooner than above or below.
+    return max(x0 - 2 * margin, 0.0), max(y0 - margin, 0.0), min(x1 + 2 * margin, whole[2]), min(y1 + margin, whole[3])
+
+
+def _joined(boxes: Sequence[Box]) -> list[Box]:
+    """Boxes that do not touch: those that do, as one around both."""
+    joined: list[Box] = []
+    for box in boxes:
+        current = box
+        while touching := [other for other in joined if _touch(current, other)]:
+            for other in touching:
+                joined.remove(other)
+                current = (
+                    min(current[0], other[0]), min(current[1], other[1]), max(current[2], other[2]),
+                    max(current[3], other[3]),
+                )  # fmt: skip
+        joined.append(current)
+    return joined
+
+
+def _touch(a: Box, b: Box) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def _ordered(tracks: Sequence[Followed]) -> list[Followed]:
+    """Tracks in reading order."""
+    lines = [TextLine(track.polygon, track.score) for track in tracks]
+    of_line = {id(line): track for line, track in zip(lines, tracks, strict=True)}
+    return [of_line[id(line)] for line in in_reading_order(lines)]
+
+
+_UNIT = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], dtype=np.float32)
+
+
+def _within(polygon: Polygon, words: Sequence[Polygon]) -> NDArray[np.float32]:
+    """Where words stand in a line, ``(N, 4, 2)``: the line's corners are those of the unit square."""
+    if not words:
+        return np.zeros((0, 4, 2), np.float32)
+    to_unit = cv2.getPerspectiveTransform(np.array(polygon, dtype=np.float32), _UNIT)
+    moved = cv2.perspectiveTransform(np.array(words, dtype=np.float32).reshape(1, -1, 2), to_unit)
+    return np.asarray(moved, np.float32).reshape(-1, 4, 2)
+
+
+def _placed(polygon: Polygon, words: NDArray[np.float32] | None) -> tuple[Polygon, ...]:
+    """The words of a line where it is now."""
+    if words is None or not len(words):
+        return ()
+    from_unit = cv2.getPerspectiveTransform(_UNIT, np.array(polygon, dtype=np.float32))
+    moved = np.asarray(cv2.perspectiveTransform(words.reshape(1, -1, 2), from_unit), np.float64)
+    return tuple(map(to_polygon, moved.reshape(-1, 4, 2)))
+
+
+def _apart(a: Polygon, b: Polygon) -> float:
+    return max(max(abs(p[0] - q[0]), abs(p[1] - q[1])) for p, q in zip(a, b, strict=True))
+
+
+def _height(polygon: Polygon) -> float:
+    a, b, c, d = (np.array(point) for point in polygon)
+    return float(max(np.linalg.norm(d - a), np.linalg.norm(c - b)))

@@ -1,0 +1,142 @@
+"""Formats that a user has given for the texts of a source: platform ``B12``, clock ``12:30:41``, number plate.
+
+A text that has none of its source's formats, but hardly differs from one that has, was probably misread: ``8l2`` where
+a letter and two digits are to stand. Nothing is invented: what is put in its place was read there too, in another
+reading, or is what recognisers confuse with what was read (`ocrstream.folding`).
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import re
+import string
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from typing import NamedTuple
+
+from ocrstream.folding import folded_text
+
+Pattern = re.Pattern[str]
+
+MOST_TRIES = 1000
+"""Combinations of edits that are tried: up to three of the two dozen that a text of eight characters has."""
+
+
+class Edit(NamedTuple):
+    """One way to read a text otherwise: the pieces from ``start`` to before ``end`` become ``letters``."""
+
+    cost: float
+    start: int
+    end: int
+    letters: str
+
+
+class Formats:
+    """The formats of all sources.
+
+    Args:
+        formats: by source, or by a shell-style pattern of source names (``platform-*``); all that fit a source hold.
+    """
+
+    def __init__(self, formats: Mapping[str, Sequence[Pattern]]) -> None:
+        self._formats = {name: tuple(patterns) for name, patterns in formats.items()}
+
+    def of(self, source_id: str) -> tuple[Pattern, ...]:
+        """The formats of a source, a whole text each; empty where it has none."""
+        fitting = (patterns for name, patterns in self._formats.items() if fnmatchcase(source_id, name))
+        return tuple(pattern for patterns in fitting for pattern in patterns)
+
+
+def confusions(pieces: Sequence[str]) -> list[tuple[int, int, str]]:
+    """What recognisers confuse with a text's characters: start, end and the letters instead.
+
+    Args:
+        pieces: one character each, or none.
+    """
+    filled = [place for place, piece in enumerate(pieces) if piece]
+    found = []
+    for place in filled:
+        found += [(place, place + 1, other) for other in _confused_with(pieces[place])]
+    for place, behind in pairwise(filled):
+        found += [(place, behind + 1, other) for other in _confused_with(pieces[place] + pieces[behind])]
+    return found
+
+
+def nearest_match(pieces: Sequence[str], edits: Sequence[Edit], patterns: Sequence[Pattern]) -> str | None:
+    """The text that has one of the formats and takes the fewest, cheapest edits; None where none is near.
+
+    No more than half of the characters are edited, rounded up: beyond that it is another text.
+
+    Args:
+        pieces: the text, one character or none each.
+        edits: what may be read otherwise, in any order.
+        patterns: the formats.
+    """
+    in_order = tuple((edit.start, edit.end, edit.letters) for edit in sorted(edits))
+    return _nearest_match(
+        tuple(pieces), in_order, tuple(round(edit.cost, 1) for edit in sorted(edits)), tuple(patterns)
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _nearest_match(
+    pieces: tuple[str, ...],
+    edits: tuple[tuple[int, int, str], ...],
+    costs: tuple[float, ...],
+    patterns: tuple[Pattern, ...],
+) -> str | None:
+    most_edits = (sum(map(bool, pieces)) + 1) // 2
+    # Each subset of the edits once, the cheapest first: of a subset follow the one with the next edit in place of its
+    # last one, and the one with the next edit as well.
+    waiting: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for _ in range(MOST_TRIES):
+        if not waiting:
+            break
+        cost, chosen = heapq.heappop(waiting)
+        text = _edited(pieces, [edits[index] for index in chosen])
+        if text is not None and any(pattern.fullmatch(text) for pattern in patterns):
+            return text
+        following = chosen[-1] + 1 if chosen else 0
+        if following < len(edits):
+            if len(chosen) < most_edits:
+                heapq.heappush(waiting, (cost + costs[following], (*chosen, following)))
+            if chosen:
+                heapq.heappush(waiting, (cost + costs[following] - costs[chosen[-1]], (*chosen[:-1], following)))
+    return None
+
+
+def _edited(pieces: Sequence[str], edits: Sequence[tuple[int, int, str]]) -> str | None:
+    """The text with some edits made; None where they overlap."""
+    parts, behind = [], 0
+    for start, end, letters in sorted(edits):
+        if start < behind:
+            return None
+        parts += [*pieces[behind:start], letters]
+        behind = end
+    return "".join([*parts, *pieces[behind:]])
+
+
+def _confused_with(letters: str) -> list[str]:
+    same = _ALIKE.get(_folded(letters), ())
+    return [other for other in same if other != letters]
+
+
+def _folded(letters: str) -> str:
+    # A bar alone is no letter to the folding, one inside a word is.
+    return folded_text(f"x{letters}")[1:]
+
+
+def _alike() -> dict[str, tuple[str, ...]]:
+    found = defaultdict(list)
+    for letter in f"{string.digits}{string.ascii_letters}|":
+        found[_folded(letter)].append(letter)
+        # What is folded to two letters (m to rn) may have been read as them.
+        if len(_folded(letter)) > 1:
+            found[_folded(letter)].append(_folded(letter))
+    return {folded: tuple(dict.fromkeys(letters)) for folded, letters in found.items()}
+
+
+_ALIKE = _alike()

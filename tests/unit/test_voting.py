@@ -1,0 +1,344 @@
+"""Appearances over time: which readings of a track belong to one text, and what is told of it."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import pytest
+
+from ocrstream.geometry import box_polygon
+from ocrstream.messages import Appearance, FrameInfo, Region, Text, make_frame_id
+from recognizer_consumer.voting import LONGEST_PATH, MOST_OPEN, Ballot, Sighting
+
+SECOND_NS = 1_000_000_000
+POLYGON = box_polygon(40.0, 30.0, 240.0, 74.0)
+
+
+def at(second: float) -> FrameInfo:
+    at_ns = round(second * SECOND_NS)
+    return FrameInfo("hall", make_frame_id("hall", at_ns), at_ns, width_px=640, height_px=360, live=True)
+
+
+REGION = Region(0, POLYGON, 0.9, f"{at(1).frame_id}-000")
+
+
+def test_the_surest_text_wins_the_vote() -> None:
+    ballot = Ballot()
+    votes = [("GATE 812", 0.5), ("GATE B12", 0.9), ("GATE 812", 0.3)]
+    news = [ballot.count(at(1 + n * 0.1), (Text(REGION, text, sure),)) for n, (text, sure) in enumerate(votes)]
+    assert [appearance.text for found in news for appearance in found] == ["GATE 812", "GATE B12"]
+    (last,) = ballot.close("hall", 1)
+    assert (last.text, last.readings) == ("GATE B12", 3)
+
+
+def votes_of(ballot: Ballot, *texts: str, start_s: float = 1.0) -> list[tuple[str, str, bool]]:
+    """Show texts in one place, ten a second; the id, text and end of what the ballot says."""
+    news: list[Appearance] = []
+    for number, text in enumerate(texts):
+        news += ballot.count(at(start_s + number * 0.1), (Text(REGION, text, 0.9),))
+    return [(appearance.track_id, appearance.text, appearance.closed) for appearance in news]
+
+
+def test_another_text_in_the_same_place_is_another_appearance() -> None:
+    news = votes_of(Ballot(), "ARRIVALS", "ARRIVALS", "DEPARTURES", "DEPARTURES", "DEPARTURES")
+    (first, second) = dict.fromkeys(track_id for track_id, _, _ in news)
+    assert second.startswith(f"{first}~")
+    assert [(track_id == first, text, closed) for track_id, text, closed in news] == [
+        (True, "ARRIVALS", False),
+        (True, "ARRIVALS", True),
+        (False, "DEPARTURES", False),
+    ]
+
+
+def test_one_wild_reading_is_outvoted() -> None:
+    news = votes_of(Ballot(), "ARRIVALS", "ARRIVALS", "|||", "ARRIVALS", "ARRIVAL5")
+    assert [(text, closed) for _, text, closed in news] == [("ARRIVALS", False)]
+
+
+def spans_of(*readings: str | tuple[str, float], every_s: float = 0.25) -> list[tuple[str, int, float, float]]:
+    """What the appearances of one place say in the end: text, readings, first and last second."""
+    ballot = Ballot()
+    last: dict[str, Appearance] = {}
+    for number, reading in enumerate(readings):
+        text, confidence = (reading, 0.95) if isinstance(reading, str) else reading
+        news = ballot.count(at(1 + number * every_s), (Text(REGION, text, confidence),))
+        last.update((appearance.track_id, appearance) for appearance in news)
+    last.update((appearance.track_id, appearance) for appearance in ballot.close("hall", 1))
+    assert all(appearance.closed for appearance in last.values())
+    assert sum(appearance.readings for appearance in last.values()) == len(readings)
+    return [(a.text, a.readings, a.first_at_ns / SECOND_NS, a.last_at_ns / SECOND_NS) for a in last.values()]
+
+
+def test_a_clock_gives_one_appearance_for_each_time_it_shows() -> None:
+    times = [f"12:30:{second:02d}" for second in range(38, 50)]
+    spans = spans_of(*itertools.chain.from_iterable([time] * 3 for time in times))
+    assert spans == [(time, 3, 1 + 0.75 * n, 1.5 + 0.75 * n) for n, time in enumerate(times)]
+
+
+def test_a_steady_change_of_a_letter_is_another_text() -> None:
+    assert spans_of("B12", "B12", "B2", "B2", "B2") == [("B12", 2, 1.0, 1.25), ("B2", 3, 1.5, 2.0)]
+    there_and_back = spans_of("B12", "B12", "B2", "B2", "B12", "B12")
+    assert [text for text, *_ in there_and_back] == ["B12", "B2", "B12"]
+
+
+@pytest.mark.parametrize(
+    "readings",
+    [
+        ("B12", "B12", "B2", "B12", "B12"),
+        ("B12", "B12", ("B2", 0.8), ("B2", 0.95), ("B2", 0.8), "B12", "B12", "B12"),
+        ("B12", "B12", "B2", "812", "B2", "B12"),
+        (("B1", 0.8), "B12", "B12", "B12"),
+        ("B12", "B12", "BI2", "Bl2", "B12"),
+        ("B12", "B12", ("B2", 0.8)),
+    ],
+    ids=["flicker", "unsure", "unsteady", "one at first", "confused letters", "one at last"],
+)
+def test_misreadings_stay_one_appearance(readings: tuple[str | tuple[str, float], ...]) -> None:
+    assert [(text, count) for text, count, _, _ in spans_of(*readings)] == [("B12", len(readings))]
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        (("T 011", "T 012", "T 012"), [("T 011", 1), ("T 012", 2)]),
+        (("T 010", "T 010", "T 011"), [("T 010", 2), ("T 011", 1)]),
+        (("T 010", "T 011"), [("T 010", 1), ("T 011", 1)]),
+        (("T 010", "T 010", ("T 011", 0.8), "T 011"), [("T 010", 3), ("T 011", 1)]),
+        (("T 011", "T 012", "T 011", "T 011"), [("T 011", 4)]),
+    ],
+    ids=["first", "last", "both", "last, unsure before", "a misreading behind the first"],
+)
+def test_one_sure_reading_is_enough_where_the_frames_begin_or_end(
+    readings: tuple[str | tuple[str, float], ...], expected: list[tuple[str, int]]
+) -> None:
+    assert [(text, count) for text, count, _, _ in spans_of(*readings)] == expected
+
+
+def test_a_text_that_changed_in_its_last_frame_only_has_gone_as_what_it_was() -> None:
+    ballot = Ballot()
+    votes_of(ballot, "T 010", "T 010", "T 011")
+    ballot.count(at(1.3), ())
+    assert [(last.text, last.readings) for last in ballot.close("hall", 1)] == [("T 010", 3)]
+
+
+def test_where_a_source_gave_nothing_for_a_while_its_frames_end_and_begin() -> None:
+    ballot = Ballot()
+    votes_of(ballot, "T 010", "T 010", "T 011")
+    news = votes_of(ballot, "T 021", "T 022", "T 022", start_s=9.0)
+    assert [text for _, text, closed in news if closed] == ["T 010", "T 011", "T 021"]
+
+
+def test_a_clock_read_once_a_time_is_voted_on_and_not_lost() -> None:
+    (span, last) = spans_of("12:30:41", "12:30:42", "12:30:43", "12:30:44", every_s=1.0)
+    assert span[1:] == (3, 1.0, 3.0)
+    assert last == ("12:30:44", 1, 4.0, 4.0)
+
+
+def test_a_recogniser_that_is_started_again_replaces_nothing_it_said_before() -> None:
+    before = votes_of(Ballot(), "EXIT", "EXIT")
+    after = votes_of(Ballot(), "EXIT", "EXIT", start_s=9.0)
+    assert before[0][0] != after[0][0]
+    assert after[0][0].startswith(before[0][0])
+
+
+def test_a_sign_that_is_in_view_for_months_takes_no_more_room() -> None:
+    ballot = Ballot()
+    for number in range(2000):
+        x = 40.0 + 10.0 * (number % 2)
+        moved = replace(REGION, polygon=box_polygon(x, 30.0, x + 200.0, 74.0))
+        text = "GATE B12" if number % 3 != 2 else f"GATE {number}"
+        ballot.count(at(1 + number * 0.1), (Text(moved, text, 0.9),))
+    (vote,) = ballot._open["hall", 1].votes.values()
+    assert len(vote.path) <= LONGEST_PATH
+    (last,) = ballot.close("hall", 1)
+    assert (last.text, last.readings) == ("GATE B12", 2000)
+    assert last.path[0][0] == 1000.0
+    assert last.path[-1][0] == pytest.approx(1000 + 1999 * 100)
+    assert [at_ms for at_ms, _ in last.path] == sorted({at_ms for at_ms, _ in last.path})
+
+
+class Place:
+    """One place that is looked at, and what its appearances say in the end."""
+
+    def __init__(self, formats: dict[str, list[re.Pattern[str]]] | None = None) -> None:
+        self.ballot = Ballot(formats)
+        self._last: dict[str, Appearance] = {}
+
+    def read(self, second: float, text: str, confidence: float = 0.95, view: float = 1.0) -> None:
+        self._count(second, Sighting(REGION, text, confidence, view=view))
+
+    def still_there(self, *seconds: float, dx: float = 0.0) -> None:
+        """Seen as last read, each time so far to the right of the last time."""
+        for number, second in enumerate(seconds, start=1):
+            moved = box_polygon(40.0 + dx * number, 30.0, 240.0 + dx * number, 74.0)
+            self._count(second, Sighting(replace(REGION, polygon=moved), "", 0.0, fresh=False))
+
+    def told(self) -> list[Appearance]:
+        self._take(self.ballot.close("hall", 1))
+        return list(self._last.values())
+
+    def spans(self) -> list[tuple[str, int, float, float]]:
+        return [(a.text, a.readings, a.first_at_ns / SECOND_NS, a.last_at_ns / SECOND_NS) for a in self.told()]
+
+    def _count(self, second: float, line: Sighting) -> None:
+        self._take(self.ballot.count(at(second), [line]))
+
+    def _take(self, news: tuple[Appearance, ...]) -> None:
+        self._last.update((appearance.track_id, appearance) for appearance in news)
+
+
+def test_a_line_that_is_there_as_last_read_lasts_and_moves_without_a_vote() -> None:
+    place = Place()
+    place.read(1.0, "GATE B12")
+    place.still_there(1.5, 2.0, 2.5, dx=10.0)
+    place.read(3.0, "GATE B12")
+    (seen,) = place.told()
+    assert (seen.text, seen.readings, seen.first_at_ns, seen.last_at_ns) == ("GATE B12", 2, SECOND_NS, 3 * SECOND_NS)
+    assert [(at_ms, polygon[0][0]) for at_ms, polygon in seen.path] == [
+        (1000.0, 40.0),
+        (1500.0, 50.0),
+        (2000.0, 60.0),
+        (2500.0, 70.0),
+        (3000.0, 40.0),
+    ]
+
+
+def test_a_line_that_is_there_as_last_read_is_not_closed_and_is_sent_again_now_and_then() -> None:
+    place = Place()
+    place.read(1.0, "GATE B12")
+    news = [place.ballot.count(at(1 + n / 4), [Sighting(REGION, "", 0.0, fresh=False)]) for n in range(1, 25)]
+    sent = [(appearance.closed, appearance.last_at_ns / SECOND_NS) for told in news for appearance in told]
+    assert sent == [(False, float(second)) for second in range(2, 8)]
+
+
+def test_a_line_that_is_there_as_last_read_of_which_nothing_is_known_is_passed_over() -> None:
+    place = Place()
+    place.still_there(1.0, 1.5)
+    assert place.told() == []
+    assert place.ballot.last_read(at(1.5), "unknown") is None
+
+
+def test_a_clock_that_is_read_once_a_time_and_then_stands_is_an_appearance_for_each_time() -> None:
+    place = Place()
+    for second in range(41, 45):
+        place.read(second, f"12:30:{second}")
+        place.still_there(*(second + n / 10 for n in range(1, 10)))
+    assert place.spans() == [(f"12:30:{second}", 1, second, second + 0.9) for second in range(41, 45)]
+
+
+def test_a_slide_that_is_read_once_and_then_stands_is_another_appearance() -> None:
+    place = Place()
+    place.read(1.0, "ARRIVALS", 0.7)
+    place.still_there(1.1, 1.2, 1.3)
+    place.read(1.4, "DEPARTURES", 0.7)
+    place.still_there(1.5, 1.6)
+    assert place.spans() == [("ARRIVALS", 1, 1.0, 1.3), ("DEPARTURES", 1, 1.4, 1.6)]
+
+
+@pytest.mark.parametrize("held_s", [0.1, 0.5], ids=["passing", "unsure"])
+def test_a_misreading_that_does_not_stand_or_is_unsure_is_outvoted(held_s: float) -> None:
+    place = Place()
+    place.read(1.0, "B12")
+    place.read(1.1, "B12")
+    place.read(1.2, "B2", 0.95 if held_s < 0.2 else 0.8)
+    place.still_there(1.2 + held_s)
+    place.read(2.0, "B12")
+    assert place.spans() == [("B12", 4, 1.0, 2.0)]
+
+
+def test_a_clearly_better_view_corrects_what_was_read_from_worse_ones() -> None:
+    place = Place()
+    place.read(1.0, "GATE B2", view=0.3)
+    place.still_there(1.3, 1.6)
+    place.read(2.0, "GATE B12", view=0.8)
+    place.still_there(2.3, 2.6)
+    assert place.spans() == [("GATE B12", 2, 1.0, 2.6)]
+
+
+def test_a_view_that_is_not_better_corrects_nothing() -> None:
+    place = Place()
+    place.read(1.0, "GATE B2", view=0.7)
+    place.still_there(1.3, 1.6)
+    place.read(2.0, "GATE B12", view=0.8)
+    place.still_there(2.3, 2.6)
+    assert [text for text, *_ in place.spans()] == ["GATE B2", "GATE B12"]
+
+
+def test_a_split_flap_that_turns_is_one_text_and_then_the_other() -> None:
+    place = Place()
+    for second in (1.0, 1.1, 1.2):
+        place.read(second, "PARIS 1430")
+    for number, turning in enumerate(("QBTKZ 7XP1", "RGOLV 9CD2", "MXIUA 3KF0", "ROEXZ 8WQ5")):
+        place.read(1.3 + number / 10, turning, 0.5)
+    for second in (1.7, 1.8, 1.9):
+        place.read(second, "ROMA 1455")
+    assert [text for text, *_ in place.spans()] == ["PARIS 1430", "ROMA 1455"]
+
+
+def test_a_slide_that_fades_in_is_one_appearance() -> None:
+    place = Place()
+    for second, text, confidence in ((1.0, "SAIE", 0.4), (1.1, "PLATFQ", 0.5), (1.2, "PLATFORM 9", 0.97)):
+        place.read(second, text, confidence)
+    place.still_there(1.3, 1.4, 1.5)
+    assert place.spans() == [("PLATFORM 9", 3, 1.0, 1.5)]
+
+
+def test_readings_that_are_wrong_in_different_places_are_right_together() -> None:
+    place = Place()
+    for number, text in enumerate(("DEPARTUPES", "DFPARTURES", "DEPAFTURES", "DEPARTURE")):
+        place.read(1 + number / 10, text, 0.8)
+    assert place.spans() == [("DEPARTURES", 4, 1.0, 1.3)]
+
+
+def test_a_text_that_changed_in_its_last_frames_is_an_appearance_of_its_own_though_it_was_read_once() -> None:
+    place = Place()
+    place.read(1.0, "T 010")
+    place.read(1.1, "T 010")
+    place.read(1.2, "T 011")
+    place.still_there(1.3)
+    assert place.spans() == [("T 010", 2, 1.0, 1.1), ("T 011", 1, 1.2, 1.3)]
+
+
+def test_what_stands_where_a_line_is_as_last_read() -> None:
+    place = Place()
+    track_id = REGION.track_id or ""
+    for number, text in enumerate(("DEPARTUPES", "DFPARTURES", "DEPARTURES", "DEPAFTURES")):
+        place.read(1 + number / 10, text, 0.8)
+    voted = place.ballot.last_read(at(1.3), track_id)
+    assert voted is not None
+    assert voted.text == "DEPARTURES"
+    place.read(1.4, "ARRIVALS", 0.97)
+    assert place.ballot.last_read(at(1.5), track_id) == ("ARRIVALS", 0.97)
+
+
+def test_a_frame_that_was_overtaken_is_a_vote_and_no_step_back() -> None:
+    place = Place()
+    place.read(1.0, "EXIT")
+    place.still_there(1.5, dx=20.0)
+    place.read(1.2, "EXIT")
+    (seen,) = place.told()
+    assert (seen.readings, seen.last_at_ns) == (2, 1_500_000_000)
+    assert [at_ms for at_ms, _ in seen.path] == [1000.0, 1500.0]
+
+
+def test_the_confidence_of_each_character_counts() -> None:
+    ballot = Ballot()
+    ballot.count(at(1.0), [Sighting(REGION, "GATE 812", 0.9, (0.99,) * 5 + (0.3, 0.99, 0.99))])
+    ballot.count(at(1.1), [Sighting(REGION, "GATE B12", 0.8, (0.8,) * 8)])
+    assert [appearance.text for appearance in ballot.close("hall", 1)] == ["GATE B12"]
+
+
+def test_a_format_of_the_source_is_preferred() -> None:
+    place = Place({"ha*": [re.compile(r"[A-Z]\d\d")], "street": [re.compile(r"\d+")]})
+    place.read(1.0, "BlO")
+    assert [appearance.text for appearance in place.told()] == ["B10"]
+
+
+def test_a_source_with_ever_new_lines_takes_no_more_room() -> None:
+    ballot = Ballot()
+    closed: list[Appearance] = []
+    for number in range(3):
+        lines = [Text(replace(REGION, track_id=f"{number}-{line}"), "EXIT", 0.9) for line in range(MOST_OPEN)]
+        closed += [told for told in ballot.count(at(1 + number / 10), lines) if told.closed]
+    assert [appearance.track_id.partition("-")[0] for appearance in closed] == ["0"] * MOST_OPEN + ["1"] * MOST_OPEN
+    assert len(ballot.close("hall", 1)) == MOST_OPEN
