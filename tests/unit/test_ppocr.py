@@ -185,8 +185,24 @@ def test_ctc_drops_repeats_and_blanks_and_averages_what_is_kept() -> None:
     reading = decode_reading(probability, ("a", "b", " "))
     assert reading.text == "aab"
     assert reading.confidence == pytest.approx((0.9 + 0.7 + 0.6) / 3)
+    assert reading.characters == pytest.approx((0.9, 0.7, 0.6))
     probability[:, 0] = 1
     assert decode_reading(probability, ("a", "b", " ")) == Reading("", 0.0)
+
+
+def test_characters_have_confidences_of_their_own_without_the_spaces_around_them() -> None:
+    # Timesteps: space a space b blank space; T = 6 differs from C = 4.
+    probability = np.full((6, 4), 0.02, dtype=np.float32)
+    for step, (index, value) in enumerate([(3, 0.5), (1, 0.9), (3, 0.6), (2, 1.0002), (0, 0.9), (3, 0.4)]):
+        probability[step, index] = value
+    reading = decode_reading(probability, ("a", "b", " "))
+    assert reading.text == "a b"
+    assert reading.characters == pytest.approx((0.9, 0.6, 1.0))
+    assert max(reading.characters) == 1.0
+    only_space = np.full((2, 4), 0.1, dtype=np.float32)
+    only_space[:, 3] = 0.7
+    nothing = decode_reading(only_space, ("a", "b", " "))
+    assert (nothing.text, nothing.characters) == ("", ())
 
 
 def test_faint_and_thin_regions_are_no_lines() -> None:

@@ -70,15 +70,19 @@ def decode_reading(probability: NDArray[np.float32], charset: Sequence[str]) -> 
         charset: C - 1 characters, without the blank.
 
     Returns:
-        The text, and the mean probability of the characters kept, 0 where there are none.
+        The text without spaces around it, the mean probability of the characters kept (those spaces too), 0 where there
+        are none, and each of the text's characters' own.
     """
     best = probability.argmax(axis=1)
     kept = best != BLANK
     kept[1:] &= best[1:] != best[:-1]
     steps = np.flatnonzero(kept)
     text = "".join(charset[index - 1] for index in best[steps])
-    confidence = float(probability[steps, best[steps]].mean()) if len(steps) else 0.0
-    return Reading(text.strip(), min(confidence, 1.0))
+    chosen = probability[steps, best[steps]]
+    confidence = float(chosen.mean()) if len(steps) else 0.0
+    first, length = len(text) - len(text.lstrip()), len(text.strip())
+    characters = np.minimum(chosen[first : first + length], 1.0).tolist()
+    return Reading(text.strip(), min(confidence, 1.0), tuple(characters))
 
 
 def _mean_inside(probability: NDArray[np.float32], quad: cv2.typing.MatLike) -> float:
