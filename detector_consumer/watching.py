@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,8 +32,9 @@ from ocrstream.models import TextLine
 from ocrstream.models.ordering import in_reading_order
 from ocrstream.picture import Image, Picture
 
-EXAMINE_AFTER_S = 0.3
-"""The detector is not asked again sooner, however much changes: text has to stand a while to be read by anybody."""
+EXAMINE_AFTER_S, EXAMINE_IDLE_S = 0.3, 1.0
+"""The detector is not asked again sooner, however much changes: text has to stand a while to be read by anybody. While
+it finds nothing new (somebody walks by, trees move) it is asked less and less often."""
 
 LOOK_AFTER_S = 0.1
 """So often lines in sight are held against what was sent of them."""
@@ -48,6 +50,10 @@ MARGIN_TILES = 2
 WHOLE_SHARE = 0.4
 MOST_PARTS = 3
 """Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, all of it."""
+
+READ_AGAIN_S = 0.4
+"""A line that stands still is read again after this time, then after twice as much, and so on: noise differs, and a vote
+needs voices."""
 
 BORDER_PX = 3.0
 
@@ -65,11 +71,13 @@ class Watch:
         self._tracker = Tracker()
         self._album = Album()
         self._words: dict[str, NDArray[np.float32]] = {}
+        self._read: dict[str, _Read] = {}
         self._before: Greys | None = None
         self._info: FrameInfo | None = None
         self._changes: Changes | None = None
         self._parts: list[Box] = []
         self._examined_at_ns: int | None = None
+        self._examine_wait_s = EXAMINE_AFTER_S
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = 0
         self._told: dict[str, Polygon] = {}
 
@@ -120,6 +128,8 @@ class Watch:
         regions = [Region(number, line.polygon, line.score) for number, line in enumerate(placed)]
         examined = _Examined(self._parts)
         tracks = self._tracker.associate(_KEY, self._info.frame_id, regions, self._info.captured_at_ns, examined.holds)
+        has_births = any(track.track_id.startswith(self._info.frame_id) for track in tracks)
+        self._examine_wait_s = EXAMINE_AFTER_S if has_births else min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
         for track, line in zip(tracks, placed, strict=True):
             self._words[track.track_id] = _within(line.polygon, line.words)
         self._gate.examined(examined.tiles(self._changes))
@@ -147,7 +157,9 @@ class Watch:
         wanted = self._wanted(in_sight, picture) if self._is_time_to_look() else {}
         ids = {track.track_id for track in known}
         self._album.keep(ids)
-        self._words = {track_id: words for track_id, words in self._words.items() if track_id in ids}
+        for kept in (self._words, self._read):
+            for track_id in kept.keys() - ids:
+                del kept[track_id]
         at_ns = info.captured_at_ns
         is_kept = keep or bool(wanted) or at_ns - self._kept_at_ns >= KEEP_AFTER_S * 1e9
         if not is_kept and not self._has_news_of_places(in_sight):
@@ -169,7 +181,9 @@ class Watch:
         whole = _frame_box(picture)
         if self._examined_at_ns is None:
             return [whole]
-        if not self._changes.tiles.any() or (self._info.captured_at_ns - self._examined_at_ns < EXAMINE_AFTER_S * 1e9):
+        if not self._changes.tiles.any() or (
+            self._info.captured_at_ns - self._examined_at_ns < self._examine_wait_s * 1e9
+        ):
             return []
         margin = MARGIN_TILES * self._changes.tile_px
         parts = _joined([_grown(box, margin, whole) for box in self._changes.boxes()])
@@ -191,9 +205,23 @@ class Watch:
         wanted = {}
         for track in tracks:
             view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
-            if self._album.wants(track.track_id, view):
+            if self._album.wants(track.track_id, view) or self._is_due(track):
                 wanted[track.track_id] = view
+                self._note_read(track.track_id)
         return wanted
+
+    def _is_due(self, track: Followed) -> bool:
+        """Whether a line that shows nothing new is to be read once more."""
+        read = self._read.get(track.track_id)
+        return read is not None and self._at_ns() - read.at_ns >= read.wait_s * 1e9
+
+    def _note_read(self, track_id: str) -> None:
+        read = self._read.get(track_id)
+        self._read[track_id] = _Read(self._at_ns(), READ_AGAIN_S if read is None else 2 * read.wait_s)
+
+    def _at_ns(self) -> int:
+        assert self._info is not None
+        return self._info.captured_at_ns
 
     def _has_news_of_places(self, tracks: Sequence[Followed]) -> bool:
         assert self._info is not None
@@ -222,6 +250,13 @@ class Watch:
         words = _placed(track.polygon, self._words.get(track.track_id))
         pictures = tuple(map(Picture.from_array, cut_line(picture, track.polygon, words)))
         return Crop(replace(region, words=tuple(map(in_frame, words))), pictures, view.score)
+
+
+class _Read(NamedTuple):
+    """When a line was sent to be read last, and how long it then is before it is sent again."""
+
+    at_ns: int
+    wait_s: float
 
 
 _KEY = ("", 0)

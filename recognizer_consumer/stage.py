@@ -17,6 +17,9 @@ from ocrstream.transport import Transport
 from recognizer_consumer.formats import Pattern
 from recognizer_consumer.voting import Ballot, Sighting
 
+WORD_SHARE = 0.6
+"""A word of a line may be this much less sure than the line as a whole has to be."""
+
 QUIET_S = 10.0
 """A source that sends nothing for so long, while others do, has ended what it showed."""
 
@@ -55,7 +58,7 @@ class RecognizerStage:
     ) -> None:
         self._recognizers = Engines(engine, load)
         self._min_confidence = min_confidence
-        self._ballot = Ballot(formats)
+        self._ballot = Ballot(formats, min_confidence)
         self._last: dict[tuple[str, int], Texts] = {}
 
     def handle(self, batch: Sequence[Crops]) -> list[Texts]:
@@ -102,7 +105,7 @@ class RecognizerStage:
         if not images:
             return Sighting(region, "", 0.0, view=crop.view, fresh=False)
         mine = [next(readings) for _ in images]
-        read = put_together(crop.region.polygon, crop.region.words, images, mine, self._min_confidence)
+        read = put_together(crop.region.polygon, crop.region.words, images, mine, WORD_SHARE * self._min_confidence)
         if read is None:
             return None
         return Sighting(region, read.text, read.confidence, read.characters, crop.view, words=read.words)
@@ -118,7 +121,11 @@ class RecognizerStage:
 
     def _line(self, info: FrameInfo, sighting: Sighting) -> Text | None:
         if sighting.fresh:
-            return Text(sighting.region, sighting.text, sighting.confidence, sighting.words)
-        track_id = sighting.region.track_id
-        last = None if track_id is None else self._ballot.last_read(info, track_id)
-        return None if last is None else Text(sighting.region, last.text, round(last.confidence, 4))
+            line = Text(sighting.region, sighting.text, sighting.confidence, sighting.words)
+        else:
+            track_id = sighting.region.track_id
+            last = None if track_id is None else self._ballot.last_read(info, track_id)
+            if last is None:
+                return None
+            line = Text(sighting.region, last.text, round(last.confidence, 4))
+        return line if line.confidence >= self._min_confidence else None

@@ -159,11 +159,14 @@ class Ballot:
 
     Args:
         formats: what texts look like, by source or shell-style pattern of sources; see `recognizer_consumer.formats`.
+        min_confidence: of texts that never were as sure as this nothing is told, 0 to 1.
     """
 
-    def __init__(self, formats: Mapping[str, Sequence[Pattern]] | None = None) -> None:
+    def __init__(self, formats: Mapping[str, Sequence[Pattern]] | None = None, min_confidence: float = 0.0) -> None:
         self._formats = Formats(formats or {})
+        self._min_confidence = min_confidence
         self._open: dict[tuple[str, int], _Source] = {}
+        self._told_of: set[str] = set()
 
     def count(self, info: FrameInfo, lines: Sequence[Sighting | Text], engine: str = "") -> tuple[Appearance, ...]:
         """Count a frame's lines; the appearances that there is something new to say of.
@@ -195,7 +198,7 @@ class Ballot:
         if excess > 0:
             oldest = sorted(source.votes, key=lambda track_id: source.votes[track_id].seen_at_ns())[:excess]
             news += [_ended(source.votes.pop(track_id)) for track_id in oldest]
-        return tuple(news)
+        return self._sure(news)
 
     def last_read(self, info: FrameInfo, track_id: str) -> Voted | None:
         """What stands where a track is seen as last read, and how surely; None where nothing of it was read."""
@@ -223,7 +226,18 @@ class Ballot:
                 ]
             else:
                 ended.append(_ended(vote))
-        return tuple(ended)
+        return self._sure(ended)
+
+    def _sure(self, news: Sequence[Appearance]) -> tuple[Appearance, ...]:
+        """What of it is sure enough to be told: what was, once, is told to its end."""
+        told = []
+        for appearance in news:
+            if appearance.confidence >= self._min_confidence or appearance.track_id in self._told_of:
+                told.append(appearance)
+                self._told_of.add(appearance.track_id)
+            if appearance.closed:
+                self._told_of.discard(appearance.track_id)
+        return tuple(told)
 
 
 def _is_gone(info: FrameInfo, seen_at_ns: int) -> bool:
