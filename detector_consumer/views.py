@@ -45,10 +45,13 @@ QUIET_SHARE = 0.25
 
 FULL_HEIGHT_PX = 40
 """Letters higher than this are read no better for it."""
-FULL_SHARPNESS = 0.5
+FULL_SHARPNESS = 0.3
+"""What letters with crisp edges have, 20 px high."""
 CUT_SCORE = 0.5
 """What a crop is worth that the frame's edge cuts off, against a whole one."""
 CLEARLY = 1.3
+JUST_READABLE = 0.02
+"""Scores this low differ by chance."""
 
 RESTLESS_LOOKS = 10
 """A picture that changes at every look, as behind somebody who walks by, is sent when it has come to rest, or after so
@@ -129,7 +132,7 @@ def is_same_picture(known: View, view: View) -> bool:
 
 def is_clearly_better(view: View, known: View) -> bool:
     """Whether a crop can be read so much better than a known one of the same text that it is worth reading, too."""
-    return view.score > CLEARLY * known.score
+    return view.score > CLEARLY * known.score + JUST_READABLE
 
 
 def news(known: View, view: View) -> float:
@@ -156,14 +159,16 @@ def sharpness(grey: NDArray[np.uint8]) -> float:
     Args:
         grey: ``(h, w) uint8``.
     """
-    small = _with_height(grey, min(grey.shape[0], FULL_HEIGHT_PX)).astype(np.float32)
+    # Shrunk alike: a blur of two pixels is nothing to large letters.
+    small = _with_height(grey, min(grey.shape[0], ROWS)).astype(np.float32)
+    noise = 2 * NOISE_VARIANCE * (small.shape[0] / grey.shape[0]) ** 2
     shares = []
     for axis in (0, 1):
         if small.shape[axis] < 4:
             return 0.0
         near = _steps(small, 1, axis)
         far = _steps(small, 3, axis)
-        shares.append(max(near - 2 * NOISE_VARIANCE, 0.0) / max(far, 2 * NOISE_VARIANCE))
+        shares.append(max(near - noise, 0.0) / max(far, 2 * NOISE_VARIANCE))
     return min(min(shares) / FULL_SHARPNESS, 1.0)
 
 
