@@ -25,9 +25,13 @@ Points = NDArray[np.float64]
 """``(N, 2)``, x then y, in small pixels."""
 
 SMALL_SIDE_PX = 480
-"""About how long the longer side of a small picture is: a digit 16 px high in 1080p keeps 4 px of height."""
+"""About how long the longer side of a small picture is."""
 
-_EVEN_WINDOW_PX = 33
+FINE_SIDE_PX = 960
+"""At most how long the longer side of a fine picture is."""
+
+_EVEN_WINDOW_PX = 21
+_EVEN_COARSE_PX = 600
 _EVEN_FLOOR = 10.0
 _EVEN_SCALE = 32.0
 _EVEN_MIDDLE = 128.0
@@ -49,10 +53,13 @@ _REST_ADVANTAGE = 1.25
 # of them together.
 _PATCH_PX = 8
 _MIN_TEXTURE = 40.0
-_MIN_PATCHES = 6
+_MIN_PATCHES = 8
 _STILL_PX = 0.08
 _STILL_SHARE = 0.6
 _CREEP_PX = 0.02
+
+_MAX_REMAINING_PX = 2.0
+_REMAINING_ERROR_PX = 0.3
 
 # Telling a cut: patches with something on them that differ by less than so much of it are alike. Cuts in real and made
 # clips left at most 0.01 of them alike; text running over black left 0.18.
@@ -61,35 +68,65 @@ _MAX_DIFFERENCE = 0.3
 _MIN_ALIKE = 0.1
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Greys:
+    """A frame's grey copies. Rows and columns at the right and at the bottom that fill no whole pixel are left out.
+
+    Attributes:
+        fine: about 500 to 960 px on its longer side, so that a digit 16 px high in 1080p keeps 8 px of height.
+        small: about 360 to 720 px, enough to tell motion.
+        fine_factor: how many pixels of the frame lie side by side in one of the fine copy.
+        small_factor: the same for the small copy.
+    """
+
+    fine: Grey
+    small: Grey
+    fine_factor: int
+    small_factor: int
+
+
+def shrink(picture: Image) -> Greys:
+    """Make the grey copies of a frame; where it is small itself, they have its size.
+
+    Args:
+        picture: ``(H, W, 3) uint8 BGR``.
+    """
+    longer, shorter = max(picture.shape[:2]), min(picture.shape[:2])
+    small_factor = min(max(1, round(longer / SMALL_SIDE_PX)), shorter)
+    fine_factor = min(-(-longer // FINE_SIDE_PX), small_factor)
+    if fine_factor % 2 == 0:
+        # Halving the colours first leaves a quarter of them to be made grey: half the time.
+        half = _grey(_shrunk(picture, 2))
+        fine = _shrunk(half, fine_factor // 2)
+    else:
+        fine = _shrunk(_grey(picture), fine_factor)
+    if small_factor % fine_factor == 0:
+        small = _shrunk(fine, small_factor // fine_factor)
+    elif fine_factor % 2 == 0 and small_factor % 2 == 0:
+        small = _shrunk(half, small_factor // 2)
+    else:
+        small = _shrunk(_grey(picture), small_factor)
+    return Greys(fine, small, fine_factor, small_factor)
+
+
 def small_grey(picture: Image) -> tuple[Grey, float]:
-    """Make the small grey copy of a frame.
+    """Make the small grey copy of a frame alone.
 
     Args:
         picture: ``(H, W, 3) uint8 BGR``.
 
     Returns:
-        The copy, its longer side between about 0.75 and 1.5 times `SMALL_SIDE_PX` where the frame is not smaller
-        already, and the scale (at most 1) that takes lengths and pixel edges of the frame to the copy's. Rows and
-        columns at the right and at the bottom that fill no whole small pixel are left out.
+        `Greys.small`, and the scale (at most 1) that takes lengths and pixel edges of the frame to the copy's.
     """
-    height, width = picture.shape[:2]
-    factor = max(1, round(max(height, width) / SMALL_SIDE_PX))
-    factor = min(factor, height, width)
-    whole = picture[: height // factor * factor, : width // factor * factor]
-    left = factor
-    if left % 2 == 0:
-        # Halving the colours first leaves a quarter of them to be made grey: 0.8 ms instead of 1.4 at 1080p.
-        whole = _shrunk(whole, 2)
-        left //= 2
-    grey = np.asarray(cv2.cvtColor(whole, cv2.COLOR_BGR2GRAY), np.uint8)
-    return _shrunk(grey, left), 1 / factor
+    greys = shrink(picture)
+    return greys.small, 1 / greys.small_factor
 
 
 def evened(grey: Grey) -> Grey:
     """Take the light out of a picture: what is left is each pixel's contrast to its surroundings.
 
-    A pixel becomes ``128 + 32 * (pixel - mean) / (deviation + 10)`` over a window of 33 px, so neither a change of
-    exposure nor a slow shadow shows, and noise in plain surfaces stays small.
+    A pixel becomes ``128 + 32 * (pixel - mean) / (deviation + 10)`` over a window of 21 px, or 42 in a picture larger
+    than 600, so neither a change of exposure nor a slow shadow shows, and noise in plain surfaces stays small.
 
     Args:
         grey: ``(H, W) uint8``.
@@ -97,13 +134,18 @@ def evened(grey: Grey) -> Grey:
     Returns:
         ``(H, W) uint8`` around 128.
     """
+    # What lies around a pixel changes slowly: in a fine picture every other one tells it.
+    coarse = grey if max(grey.shape) <= _EVEN_COARSE_PX or min(grey.shape) < 2 else _shrunk(grey, 2)
     window = (_EVEN_WINDOW_PX, _EVEN_WINDOW_PX)
-    mean = cv2.boxFilter(grey, cv2.CV_32F, window, borderType=cv2.BORDER_REFLECT_101)
-    square = cv2.sqrBoxFilter(grey, cv2.CV_32F, window, borderType=cv2.BORDER_REFLECT_101)
+    mean = cv2.boxFilter(coarse, cv2.CV_32F, window, borderType=cv2.BORDER_REFLECT_101)
+    square = cv2.sqrBoxFilter(coarse, cv2.CV_32F, window, borderType=cv2.BORDER_REFLECT_101)
     deviation = np.sqrt(np.maximum(cv2.subtract(square, cv2.multiply(mean, mean)), 0))
-    contrast = cv2.divide(cv2.subtract(grey, mean, dtype=cv2.CV_32F), deviation + _EVEN_FLOOR)
-    even = cv2.addWeighted(contrast, _EVEN_SCALE, contrast, 0, _EVEN_MIDDLE, dtype=cv2.CV_8U)
-    return np.asarray(even, np.uint8)
+    gain = np.asarray(_EVEN_SCALE / (deviation + _EVEN_FLOOR), np.float32)
+    offset = np.asarray(_EVEN_MIDDLE - mean * gain, np.float32)
+    if coarse is not grey:
+        size = (grey.shape[1], grey.shape[0])
+        gain, offset = (np.asarray(cv2.resize(values, size), np.float32) for values in (gain, offset))
+    return np.asarray(cv2.add(cv2.multiply(grey, gain, dtype=cv2.CV_32F), offset, dtype=cv2.CV_8U), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +173,12 @@ class Motion:
         """Where points of the earlier picture are in the later one, ``(N, 2)``."""
         moved: Points = points @ self.matrix[:, :2].T + self.matrix[:, 2]
         return moved
+
+    def scaled(self, factor: float) -> Self:
+        """The same motion in pictures whose sides are so many times as long."""
+        turn, shift = self.matrix[:, :2], self.matrix[:, 2]
+        middle = (np.eye(2) - turn).sum(axis=1) * (factor - 1) / 2
+        return type(self)(np.column_stack([turn, factor * shift + middle]))
 
 
 class MotionEstimator:
@@ -166,6 +214,37 @@ class MotionEstimator:
             second.corners = first.corners
             return Motion.none()
         return _followed(first, second)
+
+
+def remaining_motion(before: Grey, now: Grey, known: Grey) -> Motion:
+    """What is left of the motion between two pictures that lie over each other but for about a pixel.
+
+    It may shear the picture too: over a longer time a hand turns the camera towards what it shows.
+
+    Args:
+        before: ``(H, W) uint8``, a picture from `evened`.
+        now: the other one.
+        known: 255 where both show something.
+
+    Returns:
+        The motion; none where too little is clear, or where what is clear does not agree.
+    """
+    known_patches = _patch_means(np.asarray(known[::2, ::2])) > 254.5
+    shifts, textures = _patch_shifts(*(np.asarray(cv2.pyrDown(even), np.uint8) for even in (before, now)))
+    lengths = np.hypot(shifts[:, 0], shifts[:, 1])
+    clear = known_patches.ravel() & (textures > _MIN_TEXTURE) & (lengths < _MAX_REMAINING_PX / 2)
+    if clear.sum() < _MIN_PATCHES:
+        return Motion.none()
+    y, x = np.mgrid[: known_patches.shape[0], : known_patches.shape[1]] * 2 * _PATCH_PX + _PATCH_PX - 1
+    at = np.stack([x.ravel(), y.ravel()], axis=-1)[clear].astype(np.float64)
+    matrix, agrees = cv2.estimateAffine2D(at, at + 2 * shifts[clear], ransacReprojThreshold=_REMAINING_ERROR_PX)
+    if matrix is None or agrees.sum() < max(_MIN_PATCHES, _MIN_SHARE * clear.sum()):
+        return Motion.none()
+    motion = Motion(np.asarray(matrix, np.float64))
+    height, width = before.shape
+    corners = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
+    # Patches in one corner of the picture say little about the others.
+    return motion if np.abs(motion.move(corners) - corners).max() < 2 * _MAX_REMAINING_PX else Motion.none()
 
 
 class _Seen:
@@ -280,8 +359,13 @@ def _unfollowed(first: _Seen, second: _Seen) -> Motion | None:
     return Motion.none()
 
 
+def _grey(picture: Image) -> Grey:
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
 def _shrunk(picture: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     if factor == 1:
         return picture
     size = (picture.shape[1] // factor, picture.shape[0] // factor)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    whole = picture[: size[1] * factor, : size[0] * factor]
+    return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
