@@ -115,6 +115,7 @@ def test_a_line_of_other_proportions_is_another_picture_unless_the_frame_cuts_it
     assert not is_same_picture(view(crop), view(part))
     assert is_same_picture(view(crop), view(part, is_whole=False))
     assert is_same_picture(view(crop), view(crop[:, crop.shape[1] // 3 :], is_whole=False))
+    assert is_same_picture(view(crop), view(crop[: crop.shape[0] // 2], is_whole=False))
     # Coming in, it shows more from time to time.
     assert not is_same_picture(view(part, is_whole=False), view(crop))
     other = line("DEPARTURES LEVEL 2")
