@@ -193,6 +193,7 @@ _LEARN_EVERY = 5
 _LEAST_SHARE = 0.25
 
 _ALIGN_EVERY = 15
+_ALIGN_MOVING_EVERY = 3
 _OFF_PX = 0.2
 
 
@@ -238,7 +239,7 @@ class _Memory:
         self._speed_px = float(np.hypot(*(motion.move(middle) - middle)[0]))
         self._now = canvas.lay(even)
         self._looks_since_aligned += 1
-        if motion.is_still and self._looks_since_aligned < _ALIGN_EVERY:
+        if self._looks_since_aligned < (_ALIGN_EVERY if motion.is_still else _ALIGN_MOVING_EVERY):
             return
         # Small errors add up along the way, and a camera may creep.
         self._looks_since_aligned = 0
