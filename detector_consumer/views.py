@@ -65,13 +65,11 @@ class View:
     Attributes:
         score: how well it can be read, 0 to 1: the product of height, sharpness, straightness and completeness.
         descriptor: what it looks like.
-        height_px: the crop's height in the frame.
         is_whole: whether all of the line is in the frame.
     """
 
     score: float
     descriptor: Descriptor
-    height_px: int
     is_whole: bool = True
 
 
@@ -121,7 +119,7 @@ def view_of(crop: Image, polygon: Polygon, *, is_whole: bool = True) -> View:
     grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
     height = min(grey.shape[0], FULL_HEIGHT_PX) / FULL_HEIGHT_PX
     score = height * sharpness(grey) * straightness(polygon) * (1.0 if is_whole else CUT_SCORE)
-    return View(round(score, 4), _descriptor(grey), grey.shape[0], is_whole)
+    return View(round(score, 4), _descriptor(grey), is_whole)
 
 
 def is_same_picture(known: View, view: View) -> bool:
@@ -141,8 +139,8 @@ def news(known: View, view: View) -> float:
     """The largest part of one letter's width of a crop that a known one does not explain, 0 to 1."""
     old, new = known.descriptor, view.descriptor
     stretch = new.shape[1] / old.shape[1]
-    if not view.is_whole and view.height_px * MAX_STRETCH < known.height_px:
-        # It leaves over the top or the bottom.
+    if not view.is_whole and view.score * MAX_STRETCH < known.score:
+        # What leaves over an edge is cut lower and askew, and was read better before; it comes back whole or not at all.
         return 0.0
     if stretch < 1 and not view.is_whole:
         inner = _inner(new)
