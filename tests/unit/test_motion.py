@@ -67,6 +67,17 @@ def test_shift_turn_and_zoom_are_told_to_a_fraction_of_a_pixel(
     assert np.abs(motion.move(CORNERS) - (CORNERS @ matrix[:, :2].T + matrix[:, 2])).max() < 0.25
 
 
+@pytest.mark.parametrize(("dx", "dy"), [(-55, 4), (50, 30), (-90, 0)])
+def test_a_leap_of_the_camera_is_no_cut(dx: float, dy: float) -> None:
+    matrix = turned(0, 1, dx, dy)
+    # The view is moved half the way to each side, so that both lie on the wall.
+    motion = MotionEstimator().estimate(
+        view(turned(0, 1, -dx / 2, -dy / 2)), noisy(view(turned(0, 1, dx / 2, dy / 2)), 1)
+    )
+    assert motion is not None
+    assert np.abs(motion.move(CORNERS) - (CORNERS @ matrix[:, :2].T + matrix[:, 2])).max() < 0.3
+
+
 def test_errors_do_not_add_up_to_a_pixel_over_a_second_of_shaking() -> None:
     estimator = MotionEstimator()
     points, before = CORNERS, view(UNMOVED)
