@@ -140,7 +140,7 @@ def news(known: View, view: View) -> float:
     old, new = known.descriptor, view.descriptor
     stretch = new.shape[1] / old.shape[1]
     if not view.is_whole and view.score * MAX_STRETCH < known.score:
-        # What leaves over an edge is cut lower and askew, and was read better before; it comes back whole or not at all.
+        # What leaves over an edge is cut lower and askew, and was read better before.
         return 0.0
     if stretch < 1 and not view.is_whole:
         inner = _inner(new)
@@ -223,6 +223,11 @@ def _place_of(inner: Descriptor, whole: Descriptor) -> Descriptor:
 
 def _unexplained(old: Descriptor, new: Descriptor) -> float:
     """The largest share of the new picture's variance, in any window, that is no sum of the old one's patterns."""
+    width = min(LETTER_COLUMNS, old.shape[1])
+    count = width * old.shape[0]
+    # The best sum leaves no more than the old picture by itself, which is told in a tenth of the time.
+    if _windows(((new - old) ** 2).sum(axis=0), width).max() <= NOISE_VARIANCE * count:
+        return 0.0
     patterns = np.stack(
         [
             np.ones_like(old),
@@ -232,14 +237,12 @@ def _unexplained(old: Descriptor, new: Descriptor) -> float:
             cv2.Laplacian(old, cv2.CV_32F),
         ]
     )
-    width = min(LETTER_COLUMNS, old.shape[1])
     step = max(width // 4, 1)
     # (P, P, w) and (P, w): sums over columns first, then over windows.
     squares = _windows(np.einsum("prc,qrc->pqc", patterns, patterns), width)[..., ::step]
     along = _windows(np.einsum("prc,rc->pc", patterns, new), width)[..., ::step]
     energy = _windows((new * new).sum(axis=0), width)[::step]
     total = _windows(new.sum(axis=0), width)[::step]
-    count = width * old.shape[0]
     matrix = squares.transpose(2, 0, 1) + 1e-3 * count * np.eye(len(patterns))
     weights = np.linalg.solve(matrix, along.T[..., None])[..., 0]
     left = np.maximum((energy - (weights * along.T).sum(axis=1)) / count - NOISE_VARIANCE, 0.0)
