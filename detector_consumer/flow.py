@@ -78,7 +78,7 @@ def fit(reference: Patches, now: Patches) -> NDArray[np.float64]:
     return np.asarray(np.clip(likeness, -1, 1), np.float64)
 
 
-def follow(before: Grey, now: Grey, corners: Corners, expected: Corners) -> Moved:
+def follow(before: Grey, now: Grey, corners: Corners, expected: Corners, levels: int = LEVELS) -> Moved:
     """Find lines again, each by its own points.
 
     Args:
@@ -86,14 +86,16 @@ def follow(before: Grey, now: Grey, corners: Corners, expected: Corners) -> Move
         now: the picture in which they are looked for.
         corners: where they were.
         expected: where they should be if nothing but the camera and their last speed moved them.
+        levels: how often the pictures are halved: each doubles how far off a line may be from where it is expected,
+            and how much of what is around it has a say.
     """
     points, hoped_for = _POINT_WEIGHTS @ corners, _POINT_WEIGHTS @ expected
     wanted = _is_inside(points, before)
     if not wanted.any():
         return Moved(expected.copy(), np.zeros(len(corners)))
     began, hoped = points[wanted].astype(np.float32), hoped_for[wanted].astype(np.float32)
-    ended, is_found = _flow(before, now, began, hoped)
-    back, is_back = _flow(now, before, ended, began + (ended - hoped))
+    ended, is_found = _flow(before, now, began, hoped, levels)
+    back, is_back = _flow(now, before, ended, began + (ended - hoped), levels)
     strayed = np.linalg.norm(back - began, axis=1)
     is_good = np.zeros(wanted.shape, np.bool_)
     is_good[wanted] = is_found & is_back & (strayed < ROUND_TRIP_PX)
@@ -164,7 +166,7 @@ def _median(values: NDArray[np.complex128], is_good: NDArray[np.bool_]) -> NDArr
 
 
 def _flow(
-    before: Grey, now: Grey, points: NDArray[np.float32], hoped: NDArray[np.float32]
+    before: Grey, now: Grey, points: NDArray[np.float32], hoped: NDArray[np.float32], levels: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     ended, is_found, _ = cv2.calcOpticalFlowPyrLK(
         before,
@@ -172,7 +174,7 @@ def _flow(
         points,
         hoped.astype(np.float32),
         winSize=(WINDOW_PX, WINDOW_PX),
-        maxLevel=LEVELS,
+        maxLevel=levels,
         criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.02),
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )

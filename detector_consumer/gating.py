@@ -177,8 +177,8 @@ def draw(picture: Image, changes: Changes) -> Image:
 _COLOURS = {Why.DUE: (0, 220, 255), Why.NEW: (255, 140, 0), Why.CHANGED: (40, 40, 255)}
 
 # Differences are in steps of `evened`: 32 is once the contrast around. A pixel may differ by a share of the contrast
-# to its neighbours; a tile has changed where one pixel differs by more than that and the tile's limit. Found on clips
-# of a clock with digits 16 px high at 1080p: still, they open the tile 117 times in 120, in a shaking hand 90 to 97.
+# to its neighbours; a tile has changed where one pixel differs by more than that and the tile's limit, which is so many
+# times what it flickers by. The least of it is what a digit 16 px high in 1080p still exceeds.
 _RESTING_TOLERANCE = 0.05
 _MOVING_TOLERANCE = 0.4
 _BLUR_TOLERANCE = 0.03
@@ -193,6 +193,7 @@ _LEARN_EVERY = 5
 _LEAST_SHARE = 0.25
 
 _ALIGN_EVERY = 15
+_ALIGN_MOVING_EVERY = 3
 _OFF_PX = 0.2
 
 
@@ -238,7 +239,7 @@ class _Memory:
         self._speed_px = float(np.hypot(*(motion.move(middle) - middle)[0]))
         self._now = canvas.lay(even)
         self._looks_since_aligned += 1
-        if motion.is_still and self._looks_since_aligned < _ALIGN_EVERY:
+        if self._looks_since_aligned < (_ALIGN_EVERY if motion.is_still else _ALIGN_MOVING_EVERY):
             return
         # Small errors add up along the way, and a camera may creep.
         self._looks_since_aligned = 0

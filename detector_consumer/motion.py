@@ -297,25 +297,33 @@ def _patch_means(values: Pixels) -> NDArray[np.float64]:
 
 
 def _followed(first: _Seen, second: _Seen) -> Motion | None:
-    """The motion that most corners agree on."""
+    """The motion that most corners agree on, be it as large as a leap."""
     if first.corners is None or len(first.corners) < _CORNERS * 0.6:
         first.corners = _corners(first.even)
     if len(first.corners) < _MIN_CORNERS:
         return _unfollowed(first, second)
+    corners = first.corners
+    motion = _agreed(first, second, corners, np.zeros(2)) or _unfollowed(first, second)
+    return motion or _agreed(first, second, corners, _leap(first.half, second.half))
+
+
+def _agreed(first: _Seen, second: _Seen, corners: NDArray[np.float32], leap: NDArray[np.float64]) -> Motion | None:
+    """The motion that most corners agree on when they are looked for behind a leap; None if they do not."""
     moved, found, _ = cv2.calcOpticalFlowPyrLK(
         first.even,
         second.even,
-        first.corners,
-        np.empty_like(first.corners),
+        corners,
+        (corners + leap).astype(np.float32),
         winSize=(_WINDOW_PX, _WINDOW_PX),
         maxLevel=_LEVELS,
         criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02),
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
     kept = found.ravel() == 1
-    before, now = first.corners[kept], moved[kept]
-    least = max(_MIN_CORNERS / 2, _MIN_SHARE * len(first.corners))
+    before, now = corners[kept], moved[kept]
+    least = max(_MIN_CORNERS / 2, _MIN_SHARE * len(corners))
     if len(before) < least:
-        return _unfollowed(first, second)
+        return None
     matrix, agrees = cv2.estimateAffinePartial2D(before, now, ransacReprojThreshold=_MAX_ERROR_PX, maxIters=300)
     agreeing = 0 if matrix is None else int(agrees.sum())
     ways = np.hypot(*(now - before).reshape(-1, 2).T)
@@ -327,9 +335,17 @@ def _followed(first: _Seen, second: _Seen) -> Motion | None:
         return Motion.none()
     zoom = 0.0 if matrix is None else float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if agreeing < least or not 1 / _MAX_ZOOM < zoom < _MAX_ZOOM:
-        return _unfollowed(first, second)
+        return None
     second.corners = _inside(now[agrees.ravel() == 1], second.grey)
     return Motion(matrix.astype(np.float64))
+
+
+def _leap(before: Grey, now: Grey) -> NDArray[np.float64]:
+    """The shift, in pixels of the small picture, that lays one picture at half its size best over the other."""
+    first, second = (np.asarray(half, np.float32) - np.float32(_EVEN_MIDDLE) for half in (before, now))
+    window = cv2.createHanningWindow((before.shape[1], before.shape[0]), cv2.CV_32F)
+    shift, _ = cv2.phaseCorrelate(first, second, window)
+    return 2 * np.array(shift)
 
 
 def _corners(even: Grey) -> NDArray[np.float32]:

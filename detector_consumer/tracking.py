@@ -30,7 +30,7 @@ from detector_consumer import flow
 from detector_consumer.flow import Corners, Grey, Patches
 from detector_consumer.matching import Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
-from ocrstream.geometry import Polygon, polygon_size_wh, to_polygon
+from ocrstream.geometry import Polygon, polygon_of, polygon_size_wh, to_polygon
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
 
 Key = tuple[str, int]
@@ -147,13 +147,13 @@ class Tracker:
         if source.tracks:
             _move(source, grey, motion, at_ns)
         source.at_ns, source.grey, source.scale = at_ns, grey, scale
-        source.tracks = [track for track in source.tracks if _is_alive(track, source)]
+        source.tracks = _alive(source)
         return self.tracks(key)
 
     def tracks(self, key: Key) -> list[Followed]:
         """A source's tracks as of its newest frame, those out of sight too, oldest first."""
         source = self._sources.get(key)
-        return [] if source is None else [_followed(track, source) for track in source.tracks]
+        return [] if source is None else _followed(source.tracks, source)
 
     def associate(
         self,
@@ -179,7 +179,7 @@ class Tracker:
         if source is None or not 0 <= at_ns - source.at_ns <= GONE_AFTER_S * 1e9:
             source = self._sources[key] = _Source(at_ns)
         source.at_ns = at_ns
-        source.tracks = [track for track in source.tracks if _is_alive(track, source)]
+        source.tracks = _alive(source)
         found = np.array([region.polygon for region in regions], np.float64).reshape(-1, 4, 2)
         known = source.tracks
         pairs = _pairs(found, source)
@@ -199,7 +199,7 @@ class Tracker:
             track.misses, track.fit, track.is_visible = 0, 1.0, True
             tracks.append(track)
         _remember(tracks, source)
-        return [_followed(track, source) for track in tracks]
+        return _followed(tracks, source)
 
     def follow(self, info: FrameInfo, regions: list[Region]) -> list[Region]:
         """The regions of a frame with their tracks' ids, where nothing is followed between the frames.
@@ -263,11 +263,11 @@ class _Step:
         moved: NDArray[np.float64] = (self.now - self._camera).mean(axis=1)
         return moved
 
-    def ask_points(self, which: NDArray[np.intp], expected: Corners) -> None:
+    def ask_points(self, which: NDArray[np.intp], expected: Corners, levels: int = flow.LEVELS) -> None:
         """Let some lines' own points say where they are, as long as they look like themselves there."""
         if not len(which):
             return
-        led = flow.follow(self._before_grey, self._grey, self._before[which], expected)
+        led = flow.follow(self._before_grey, self._grey, self._before[which], expected, levels)
         fit = flow.fit(_chosen(self._reference, which), flow.patches(self._grey, led.corners))
         trusted = (led.support >= MIN_SUPPORT) & (fit >= VISIBLE_FIT) & (fit >= self.fit[which] - ALIKE)
         chosen = which[trusted]
@@ -282,7 +282,7 @@ class _Step:
         middle = self._before.mean(axis=1)
         apart = np.linalg.norm(middle[strays][:, None] - middle[movers][None], axis=2)
         went = self.own()[movers[apart.argmin(axis=1)]]
-        self.ask_points(strays, self._camera[strays] + went[:, None])
+        self.ask_points(strays, self._camera[strays] + went[:, None], levels=0)
 
     def is_restless(self) -> NDArray[np.bool_]:
         """Which lines look unlike themselves, and otherwise than a moment ago, ``(T,)``."""
@@ -327,7 +327,7 @@ def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: C
     """End the tracks that should have been found and were not, and those that have merged into others."""
     kept = []
     for number, track in enumerate(source.tracks):
-        if number not in seen and examined(_polygon(track, source)):
+        if number not in seen and examined(to_polygon(_in_frame(track.corners, source))):
             if number in merged:
                 continue
             # What is in front of a line hides it from the detector, too: then time decides.
@@ -358,28 +358,47 @@ def _chosen(seen: Patches, numbers: NDArray[np.intp] | list[int]) -> Patches:
     return Patches(seen.levels[numbers], seen.inside[numbers])
 
 
-def _is_alive(track: _Track, source: _Source) -> bool:
-    if not 0 <= source.at_ns - track.seen_at_ns <= GONE_AFTER_S * 1e9 or not np.isfinite(track.corners).all():
-        return False
-    if source.grey is None:
-        return True
+def _alive(source: _Source) -> list[_Track]:
+    """The tracks that were seen of late and have not left the frame."""
+    kept = [track for track in source.tracks if 0 <= source.at_ns - track.seen_at_ns <= GONE_AFTER_S * 1e9]
+    if source.grey is None or not kept:
+        return kept
+    corners = np.stack([track.corners for track in kept])
+    is_inside = (_in_frame(corners, source) == corners).all(axis=(1, 2))
+    return [
+        track for track, is_whole in zip(kept, is_inside.tolist(), strict=True) if is_whole or _is_left(track, source)
+    ]
+
+
+def _is_left(track: _Track, source: _Source) -> bool:
+    """Whether enough of a line is left in the frame."""
     width, height = source.size_wh()
-    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]])
+    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     corners = track.corners.astype(np.float32)
     area = cv2.contourArea(corners)
-    return area > 0 and cv2.intersectConvexConvex(corners, frame.astype(np.float32))[0] >= MIN_INSIDE * area
+    return area > 0 and cv2.intersectConvexConvex(corners, frame)[0] >= MIN_INSIDE * area
 
 
 def _in_frame(corners: NDArray[np.float64], source: _Source) -> NDArray[np.float64]:
-    return np.clip(corners, 0, source.size_wh())
+    """Corners, ``(…, 2)``, moved into the frame."""
+    return np.minimum(np.maximum(corners, 0), source.size_wh())
 
 
-def _polygon(track: _Track, source: _Source) -> Polygon:
-    return to_polygon(_in_frame(track.corners, source))
-
-
-def _followed(track: _Track, source: _Source) -> Followed:
-    is_whole = bool((_in_frame(track.corners, source) == track.corners).all())
-    return Followed(
-        track.track_id, _polygon(track, source), track.score, track.moved_px, track.fit, track.is_visible, is_whole
-    )
+def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
+    if not tracks:
+        return []
+    corners = np.stack([track.corners for track in tracks])
+    shown = _in_frame(corners, source)
+    is_whole = (shown == corners).all(axis=(1, 2)).tolist()
+    return [
+        Followed(
+            track.track_id,
+            polygon_of(polygon),
+            track.score,
+            track.moved_px,
+            track.fit,
+            track.is_visible,
+            whole,
+        )
+        for track, polygon, whole in zip(tracks, shown.round(2).tolist(), is_whole, strict=True)
+    ]

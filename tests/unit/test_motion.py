@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detector_consumer.motion import Grey, Motion, MotionEstimator, evened, small_grey
+from detector_consumer.motion import Grey, Motion, MotionEstimator, evened, remaining_motion, shrink, small_grey
 from ocrstream.picture import Image
 
 SIZE = (426, 240)
@@ -65,6 +65,17 @@ def test_shift_turn_and_zoom_are_told_to_a_fraction_of_a_pixel(
     assert motion is not None
     assert not motion.is_still
     assert np.abs(motion.move(CORNERS) - (CORNERS @ matrix[:, :2].T + matrix[:, 2])).max() < 0.25
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(-55, 4), (50, 30), (-90, 0)])
+def test_a_leap_of_the_camera_is_no_cut(dx: float, dy: float) -> None:
+    matrix = turned(0, 1, dx, dy)
+    # The view is moved half the way to each side, so that both lie on the wall.
+    motion = MotionEstimator().estimate(
+        view(turned(0, 1, -dx / 2, -dy / 2)), noisy(view(turned(0, 1, dx / 2, dy / 2)), 1)
+    )
+    assert motion is not None
+    assert np.abs(motion.move(CORNERS) - (CORNERS @ matrix[:, :2].T + matrix[:, 2])).max() < 0.3
 
 
 def test_errors_do_not_add_up_to_a_pixel_over_a_second_of_shaking() -> None:
@@ -163,6 +174,62 @@ def test_the_small_picture_covers_whole_blocks_of_the_frame(
     assert scale == 1 / factor
     assert (grey[:, :8] == 200).all()
     assert (grey[:, 8:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "fine", "small"),
+    [
+        ((1920, 1080), (960, 540), (480, 270)),
+        ((1280, 720), (640, 360), (426, 240)),
+        ((1024, 576), (512, 288), (512, 288)),
+        ((3840, 2160), (960, 540), (480, 270)),
+        ((2600, 1000), (866, 333), (520, 200)),
+        ((640, 361), (640, 361), (640, 361)),
+        ((500, 2), (500, 2), (500, 2)),
+    ],
+)
+def test_both_copies_show_the_frame_at_their_factor(
+    size: tuple[int, int], fine: tuple[int, int], small: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(4)
+    picture: Image = np.repeat(rng.integers(0, 255, (size[1], size[0], 1)), 3, axis=2).astype(np.uint8)
+    greys = shrink(picture)
+    for copy, factor, wanted in (
+        (greys.fine, greys.fine_factor, fine),
+        (greys.small, greys.small_factor, small),
+    ):
+        assert (copy.shape[1], copy.shape[0]) == wanted
+        whole = picture[: wanted[1] * factor, : wanted[0] * factor, 0].astype(float)
+        means = whole.reshape(wanted[1], factor, wanted[0], factor).mean(axis=(1, 3))
+        assert np.abs(copy - means).max() <= 1.5
+
+
+def test_a_motion_scales_with_the_pictures() -> None:
+    motion = Motion(turned(3, 1.1, 4, -2))
+    # Edges, not pixel centres, are what lies over each other in pictures of two sizes.
+    larger = (CORNERS + 0.5) * 2.5 - 0.5
+    assert motion.scaled(2.5).move(larger) == pytest.approx((motion.move(CORNERS) + 0.5) * 2.5 - 0.5)
+
+
+@pytest.mark.parametrize(("degrees", "zoom", "dx", "dy"), [(0, 1, 0.4, -0.3), (0.1, 1, 0, 0.2), (0, 1.003, -0.3, 0)])
+def test_the_remaining_motion_is_told_in_spite_of_what_changed(
+    degrees: float, zoom: float, dx: float, dy: float
+) -> None:
+    matrix = turned(degrees, zoom, dx, dy)
+    before, now = view(UNMOVED), view(matrix)
+    now[50:120, 60:160] = 90
+    known: Grey = np.full_like(before, 255)
+    known[:, :40] = 0
+    motion = remaining_motion(evened(noisy(before, 1)), evened(noisy(now, 2)), known)
+    assert np.abs(motion.move(CORNERS) - (CORNERS @ matrix[:, :2].T + matrix[:, 2])).max() < 0.4
+
+
+def test_no_motion_remains_between_different_pictures_or_where_nothing_is_known() -> None:
+    before, now = evened(view(UNMOVED)), evened(view(turned(0, 1, 0.5, 0)))
+    assert remaining_motion(before, now, np.zeros_like(before)).is_still
+    other = evened(view(UNMOVED, seed=9))
+    motion = remaining_motion(before, other, np.full_like(before, 255))
+    assert np.abs(motion.move(CORNERS) - CORNERS).max() < 4
 
 
 def test_the_small_picture_takes_the_mean_of_a_block() -> None:

@@ -1,0 +1,380 @@
+import itertools
+import math
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from detector_consumer import flow
+from detector_consumer.matching import match, overlap, overlaps
+from detector_consumer.motion import Grey, Motion
+from detector_consumer.tracking import MISSES_IN_SIGHT, Followed, Tracker
+from ocrstream.geometry import Polygon, bounding_box, box_polygon, scale_polygon, to_polygon
+from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
+
+KEY = ("hall", 0)
+SIZE_WH = (480, 270)
+LINE = box_polygon(0, 0, 90, 16)
+"""Where the letters are on a `sign`."""
+
+
+def at_ns(number: int, fps: float = 30) -> int:
+    return round((100 + number / fps) * 1e9)
+
+
+def wall(seed: int = 0) -> Grey:
+    """A background with something on it everywhere."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.uniform(90, 160, (18, 32)).astype(np.float32), SIZE_WH, interpolation=cv2.INTER_CUBIC)
+    return np.clip(coarse, 0, 255).astype(np.uint8)
+
+
+def sign(text: str = "GATE B12") -> Grey:
+    """A line of text, in its own pixels."""
+    plate = np.full((16, 90), 230, np.uint8)
+    cv2.putText(plate, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 20, 1, cv2.LINE_AA)
+    return plate
+
+
+def placing(x: float, y: float, scale: float = 1.0, degrees: float = 0.0) -> NDArray[np.float64]:
+    """From a sign's pixels to a picture's, ``(2, 3)``."""
+    cosine, sine = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
+    return np.array([[cosine, -sine, x], [sine, cosine, y]])
+
+
+def with_sign(picture: Grey, place: NDArray[np.float64], plate: Grey | None = None) -> Grey:
+    drawn = picture.copy()
+    cv2.warpAffine(sign() if plate is None else plate, place, SIZE_WH, drawn, borderMode=cv2.BORDER_TRANSPARENT)
+    return drawn
+
+
+def placed(place: NDArray[np.float64], line: Polygon = LINE) -> Polygon:
+    return to_polygon(np.array(line) @ place[:, :2].T + place[:, 2])
+
+
+def noisy(picture: Grey, number: int) -> Grey:
+    rng = np.random.default_rng(number)
+    return np.clip(picture * (1 + 0.05 * math.sin(number / 9)) + rng.normal(0, 2, picture.shape), 0, 255).astype(
+        np.uint8
+    )
+
+
+def regions(*polygons: Polygon) -> list[Region]:
+    return [Region(number, polygon, 0.9) for number, polygon in enumerate(polygons)]
+
+
+def iou(a: Polygon, b: Polygon) -> float:
+    return overlap(np.array(a), np.array(b)).iou
+
+
+def begun(picture: Grey, *polygons: Polygon) -> tuple[Tracker, list[Followed]]:
+    """A tracker that knows lines since frame 0."""
+    tracker = Tracker()
+    assert tracker.advance(KEY, picture, 1.0, None, at_ns(0)) == []
+    return tracker, tracker.associate(KEY, "f0", regions(*polygons), at_ns(0))
+
+
+def test_a_line_goes_with_a_camera_that_shakes_and_zooms() -> None:
+    def camera(number: int) -> NDArray[np.float64]:
+        turned = cv2.getRotationMatrix2D((240, 135), 2 * math.sin(number / 5), 1 + 0.01 * number)
+        shift = [[0, 0, 9 * math.sin(number / 3)], [0, 0, 6 * math.sin(number / 4)]]
+        return np.add(turned, shift, dtype=np.float64)
+
+    scene, place = wall(), placing(180, 120, 1.2, 8)
+    scene = with_sign(scene, place)
+
+    def seen(number: int) -> Grey:
+        return noisy(
+            cv2.warpAffine(scene, camera(number), SIZE_WH, borderMode=cv2.BORDER_REFLECT).astype(np.uint8), number
+        )
+
+    def truth(number: int) -> Polygon:
+        matrix = camera(number)
+        return to_polygon(np.array(placed(place)) @ matrix[:, :2].T + matrix[:, 2])
+
+    tracker, (first,) = begun(seen(0), truth(0))
+    for number in range(1, 31):
+        step = np.vstack([camera(number), [0, 0, 1]]) @ np.linalg.inv(np.vstack([camera(number - 1), [0, 0, 1]]))
+        (track,) = tracker.advance(KEY, seen(number), 1.0, Motion(step[:2]), at_ns(number))
+        assert track.track_id == first.track_id
+        assert track.is_visible
+        assert iou(track.polygon, truth(number)) > 0.88
+
+
+@pytest.mark.parametrize(
+    ("speed", "growth"), [((-5.3, 0.0), 0.0), ((0.0, -3.0), 0.0), ((-3.1, 0.4), 0.012), ((0.0, 0.0), 0.02)]
+)
+def test_a_line_goes_its_own_way_against_a_wall_that_stands_still(speed: tuple[float, float], growth: float) -> None:
+    def place(number: int) -> NDArray[np.float64]:
+        return placing(230 + speed[0] * number, 180 + speed[1] * number, 1 + growth * number)
+
+    tracker, _ = begun(with_sign(wall(), place(0)), placed(place(0)))
+    for number in range(1, 31):
+        picture = noisy(with_sign(wall(), place(number)), number)
+        (track,) = tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(number))
+        assert iou(track.polygon, placed(place(number))) > 0.85
+        assert track.is_visible
+    assert track.moved_px == pytest.approx(math.hypot(*speed), abs=1.5)
+
+
+def test_a_line_at_rest_rests() -> None:
+    place = placing(100, 60)
+    tracker, (first,) = begun(noisy(with_sign(wall(), place), 0), placed(place))
+    for number in range(1, 61):
+        (track,) = tracker.advance(KEY, noisy(with_sign(wall(), place), number), 1.0, Motion.none(), at_ns(number))
+    assert track.polygon == pytest.approx(np.array(first.polygon), abs=0.5)
+    assert track.fit > 0.95
+
+
+def test_polygons_are_in_the_frames_own_pixels() -> None:
+    def place(number: int) -> NDArray[np.float64]:
+        return placing(200 - 4 * number, 100)
+
+    tracker = Tracker()
+    tracker.advance(KEY, with_sign(wall(), place(0)), 0.25, None, at_ns(0))
+    tracker.associate(KEY, "f0", regions(scale_polygon(placed(place(0)), 4, 4)), at_ns(0))
+    for number in range(1, 11):
+        (track,) = tracker.advance(KEY, with_sign(wall(), place(number)), 0.25, Motion.none(), at_ns(number))
+    assert iou(track.polygon, scale_polygon(placed(place(10)), 4, 4)) > 0.9
+    assert track.moved_px == pytest.approx(16, abs=1)
+
+
+def test_who_walks_by_hides_a_line_and_does_not_take_it_along() -> None:
+    place = placing(200, 120)
+    cloth = np.random.default_rng(5).integers(0, 90, (200, 130), dtype=np.uint8)
+    cloth = cv2.GaussianBlur(cloth, (0, 0), 2).astype(np.uint8)
+
+    def seen(number: int) -> Grey:
+        picture = with_sign(wall(), place)
+        left = 40 + 4 * number
+        picture[70:, left : left + 130] = cloth[:, : SIZE_WH[0] - left]
+        return noisy(picture, number)
+
+    tracker, (first,) = begun(seen(0), placed(place))
+    tracks = [tracker.advance(KEY, seen(n), 1.0, Motion.none(), at_ns(n))[0] for n in range(1, 75)]
+    assert {track.track_id for track in tracks} == {first.track_id}
+    assert min(iou(track.polygon, placed(place)) for track in tracks) > 0.8
+    shown = [track.is_visible for track in tracks]
+    assert [value for value, _ in itertools.groupby(shown)] == [True, False, True]
+    assert shown.count(False) > 20
+
+
+def test_what_is_hidden_for_long_has_gone() -> None:
+    place = placing(200, 120)
+    tracker, _ = begun(with_sign(wall(), place), placed(place))
+    known = [tracker.advance(KEY, wall(), 1.0, Motion.none(), at_ns(number)) for number in range(1, 90)]
+    assert not any(track.is_visible for tracks in known for track in tracks)
+    assert [len(tracks) for tracks in known] == [1] * int(GONE_AFTER_S * 30) + [0] * (89 - int(GONE_AFTER_S * 30))
+
+
+def test_what_leaves_the_frame_has_ended() -> None:
+    tracker, _ = begun(with_sign(wall(), placing(60, 100)), placed(placing(60, 100)))
+    lasted, is_whole = 0, []
+    for number in range(1, 40):
+        picture = with_sign(wall(), placing(60 - 5 * number, 100))
+        for track in tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(number)):
+            lasted = number
+            is_whole.append(track.is_whole)
+            x0, _, x1, _ = bounding_box(track.polygon)
+            assert 0 <= x0 < x1 <= SIZE_WH[0]
+    # Its right end is at 150 - 5 n.
+    assert 25 <= lasted <= 29
+    assert is_whole.index(False) in {11, 12, 13}
+
+
+@pytest.mark.parametrize("ending", ["cut", "older", "gap", "size"])
+def test_tracks_do_not_outlive(ending: str) -> None:
+    picture = with_sign(wall(), placing(100, 100))
+    tracker, _ = begun(picture, placed(placing(100, 100)))
+    assert len(tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(1))) == 1
+    number = {"older": 0, "gap": 100}.get(ending, 2)
+    smaller = picture[:200] if ending == "size" else picture
+    assert tracker.advance(KEY, smaller, 1.0, None if ending == "cut" else Motion.none(), at_ns(number)) == []
+    (track,) = tracker.associate(KEY, "next", regions(placed(placing(100, 100))), at_ns(number))
+    assert track.track_id == "next-000"
+
+
+def test_ids_are_those_of_the_frame_and_line_a_track_began_in() -> None:
+    first, second = box_polygon(10, 10, 100, 30), box_polygon(10, 60, 100, 80)
+    third = box_polygon(200, 60, 300, 80)
+
+    def ids() -> list[list[str]]:
+        tracker, tracks = begun(wall(), first, second)
+        tracker.advance(KEY, wall(), 1.0, Motion.none(), at_ns(1))
+        then = tracker.associate(KEY, "f1", regions(third, second, first), at_ns(1))
+        return [[track.track_id for track in found] for found in (tracks, then)]
+
+    assert ids() == [["f0-000", "f0-001"], ["f1-000", "f0-001", "f0-000"]]
+    assert ids() == ids()
+    # Another source, and a replay of the same one, know nothing of it.
+    tracker, _ = begun(wall(), first)
+    for key in (("stairs", 0), ("hall", 7)):
+        assert tracker.tracks(key) == []
+        assert tracker.associate(key, "f9", regions(first), at_ns(1))[0].track_id == "f9-000"
+
+
+def test_of_a_line_that_splits_the_larger_part_keeps_the_track() -> None:
+    tracker, _ = begun(wall(), box_polygon(100, 100, 300, 120))
+    found = regions(box_polygon(100, 100, 165, 120), box_polygon(175, 100, 300, 120))
+    ids = [track.track_id for track in tracker.associate(KEY, "f1", found, at_ns(1))]
+    assert ids == ["f1-000", "f0-000"]
+    assert [track.polygon for track in tracker.tracks(KEY)] == [found[1].polygon, found[0].polygon]
+
+
+def test_of_lines_that_merge_the_larger_keeps_the_track_and_the_other_ends() -> None:
+    tracker, _ = begun(wall(), box_polygon(100, 100, 165, 120), box_polygon(175, 100, 300, 120))
+    (track,) = tracker.associate(KEY, "f1", regions(box_polygon(100, 100, 300, 120)), at_ns(1))
+    assert (track.track_id, track.polygon) == ("f0-001", box_polygon(100, 100, 300, 120))
+    assert [known.track_id for known in tracker.tracks(KEY)] == ["f0-001"]
+
+
+def test_a_small_line_on_a_tall_one_is_another() -> None:
+    tracker, _ = begun(wall(), box_polygon(100, 100, 300, 180))
+    (track,) = tracker.associate(KEY, "f1", regions(box_polygon(120, 150, 280, 170)), at_ns(1))
+    assert track.track_id == "f1-000"
+
+
+def test_a_line_that_comes_into_the_frame_grows() -> None:
+    tracker, _ = begun(with_sign(wall(), placing(450, 100)), box_polygon(450, 100, 480, 116))
+    for number in range(1, 16):
+        tracker.advance(KEY, with_sign(wall(), placing(450 - 4 * number, 100)), 1.0, Motion.none(), at_ns(number))
+    found = regions(box_polygon(390, 100, 480, 116))
+    (track,) = tracker.associate(KEY, "f15", found, at_ns(15))
+    assert (track.track_id, track.polygon) == ("f0-000", found[0].polygon)
+
+
+def test_a_text_that_changes_in_its_place_keeps_its_track() -> None:
+    place = placing(200, 120)
+    tracker, _ = begun(with_sign(wall(), place), placed(place))
+    changed = with_sign(wall(), place, sign("EXIT 704"))
+    fits = [tracker.advance(KEY, changed, 1.0, Motion.none(), at_ns(number))[0].fit for number in (1, 2)]
+    assert max(fits) < 0.9
+    (track,) = tracker.associate(KEY, "f2", regions(placed(place)), at_ns(2))
+    assert track.track_id == "f0-000"
+    (track,) = tracker.advance(KEY, changed, 1.0, Motion.none(), at_ns(3))
+    assert track.fit > 0.95
+
+
+def test_trembling_places_are_smoothed() -> None:
+    place = placing(200, 120)
+    picture, rng = with_sign(wall(), place), np.random.default_rng(3)
+    tracker = Tracker()
+    tracker.advance(KEY, picture, 1.0, None, at_ns(0))
+    off: list[tuple[float, float]] = []
+    for number in range(40):
+        tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(number))
+        found = to_polygon(np.array(placed(place)) + rng.normal(0, 1, (4, 2)))
+        (track,) = tracker.associate(KEY, f"f{number}", regions(found), at_ns(number))
+        assert track.track_id == "f0-000"
+        off.append((_distance(found, placed(place)), _distance(track.polygon, placed(place))))
+    found_off, track_off = np.mean(off[5:], axis=0)
+    assert track_off < 0.6 * found_off
+
+
+def test_what_is_looked_for_in_vain_ends_but_only_where_was_looked() -> None:
+    left, right = placing(50, 120), placing(300, 120)
+    picture = with_sign(with_sign(wall(), left), right)
+    tracker, _ = begun(picture, placed(left), placed(right))
+    alive = []
+    for number in range(1, MISSES_IN_SIGHT + 1):
+        tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(number))
+        tracker.associate(KEY, f"f{number}", [], at_ns(number), lambda polygon: polygon[0][0] > 200)
+        alive.append([track.track_id for track in tracker.tracks(KEY)])
+    assert alive == [["f0-000", "f0-001"]] * (MISSES_IN_SIGHT - 1) + [["f0-000"]]
+
+
+def test_a_new_line_too_quick_for_its_own_points_goes_with_its_neighbour() -> None:
+    # The small one's letters are lost in one jump; the large one above it, on the same car, is seen to move.
+    small = np.full((8, 12), 200, np.uint8)
+    small[2:6, 3:9:2] = 40
+
+    def seen(number: int) -> Grey:
+        picture = with_sign(wall(), placing(300 - 14 * number, 100, 2))
+        return with_sign(picture, placing(300 - 14 * number, 140), small)
+
+    def truth(number: int) -> Polygon:
+        return box_polygon(300 - 14 * number, 140, 312 - 14 * number, 148)
+
+    tracker, _ = begun(seen(0), placed(placing(300, 100, 2)), truth(0))
+    for number in range(1, 6):
+        _, track = tracker.advance(KEY, seen(number), 1.0, Motion.none(), at_ns(number))
+    assert iou(track.polygon, truth(5)) > 0.6
+
+
+def test_lines_are_followed_without_pictures_by_their_boxes() -> None:
+    tracker = Tracker()
+
+    def ids(second: float, *polygons: Polygon) -> list[str | None]:
+        info = FrameInfo("hall", f"hall@{second}", round(second * 1e9), 640, 360, live=True)
+        return [region.track_id for region in tracker.follow(info, regions(*polygons))]
+
+    gate, moved, away = box_polygon(40, 40, 240, 80), box_polygon(60, 36, 260, 80), box_polygon(40, 200, 240, 240)
+    assert ids(10, gate) == ["hall@10-000"]
+    assert ids(11, moved, away) == ["hall@10-000", "hall@11-001"]
+    assert ids(11.5) == []
+    assert ids(12, moved) == ["hall@10-000"]
+    assert ids(15, moved) == ["hall@15-000"]
+    assert ids(10, gate) == ["hall@10-000"]
+
+
+def test_overlap_tells_parts_from_neighbours() -> None:
+    line = np.array(box_polygon(0, 0, 100, 20))
+    part = overlap(line, np.array(box_polygon(0, 0, 40, 20)))
+    assert part == pytest.approx((0.4, 1.0, 1.0))
+    assert part.is_part
+    beside = overlap(line, np.array(box_polygon(90, 0, 190, 20)))
+    assert beside == pytest.approx((10 / 190, 0.1, 1.0))
+    assert not beside.is_one_line
+    assert overlap(line, np.array(box_polygon(200, 0, 300, 20))).iou == 0
+
+
+def test_pairing_the_closest_first_finds_what_an_optimal_assignment_finds() -> None:
+    rng = np.random.default_rng(0)
+    compared = 0
+    for _ in range(200):
+        # Lines of a page, some of them close together, found again with trembling corners and some missing.
+        known = np.array([box_polygon(x, y, x + 80, y + 14) for x in (0, 84) for y in (0, 16, 34)], float)
+        order = rng.permutation(6)[: rng.integers(3, 7)]
+        found = known[order] + rng.normal(0, 2.0, (len(order), 4, 2)) + rng.normal(0, 1.5, 2)
+        pairs = overlaps(found, known)
+        best = max(
+            itertools.permutations(range(6), len(order)),
+            key=lambda tracks: sum(
+                pairs[key].iou for key in enumerate(tracks) if key in pairs and pairs[key].is_one_line
+            ),
+        )
+        matched = match(pairs)
+        assert matched == {line: track for line, track in enumerate(best) if (line, track) in pairs and line in matched}
+        compared += len(matched)
+        assert all(order[line] == track for line, track in matched.items())
+    assert compared > 800
+
+
+def test_a_patch_is_what_lies_under_the_line() -> None:
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
+    corners = np.array(
+        [box_polygon(10, 10, 90, 26), box_polygon(150, 10, 230, 26), box_polygon(50, 40, 130, 56)], float
+    )
+    seen = flow.patches(ramp, corners)
+    columns = 10 + (np.arange(flow.PATCH_COLUMNS) + 0.5) * 80 / flow.PATCH_COLUMNS
+    first = seen.levels[0].reshape(flow.PATCH_ROWS, flow.PATCH_COLUMNS)
+    assert first == pytest.approx(np.tile(columns, (flow.PATCH_ROWS, 1)), abs=0.6)
+    assert seen.levels[2] - seen.levels[0] == pytest.approx(np.full(seen.levels.shape[1], 40), abs=1.1)
+    assert seen.inside[0].all()
+    assert seen.inside[1].mean() == pytest.approx(49 / 80, abs=0.03)
+    # The same ramp elsewhere is as like as can be; one that falls is the contrary.
+    assert flow.fit(seen, seen) == pytest.approx([1, 1, 1])
+    turned = flow.patches(ramp, corners[:, [1, 0, 3, 2]])
+    assert flow.fit(seen, turned)[[0, 2]] == pytest.approx([-1, -1], abs=0.02)
+
+
+def test_what_is_out_of_the_picture_has_no_motion() -> None:
+    outside = np.array([box_polygon(600, 10, 700, 30)], float)
+    moved = flow.follow(wall(), wall(1), outside, outside + 3)
+    assert moved.support == pytest.approx([0])
+    assert moved.corners == pytest.approx(outside + 3)
+
+
+def _distance(a: Polygon, b: Polygon) -> float:
+    return float(np.mean([math.dist(p, q) for p, q in zip(a, b, strict=True)]))
