@@ -44,8 +44,8 @@ def frame(second: float, *lines: tuple[str, tuple[float, float, float, float]], 
     return Frame(replace(info, **changes), Picture.from_array(make_picture(lines)))
 
 
-def detector() -> DetectorStage:
-    return DetectorStage("blocks", load_detector)
+def detector(*, reads_all: bool = False) -> DetectorStage:
+    return DetectorStage("blocks", load_detector, reads_all=reads_all)
 
 
 def recognizer(min_confidence: float = 0.3) -> RecognizerStage:
@@ -119,7 +119,7 @@ def test_each_characters_confidence_and_the_sources_formats_count_in_the_vote() 
         def read(self, crops: Sequence[Image]) -> list[Reading]:
             return [self._readings.pop(0) for _ in crops]
 
-    engine, finder = Unsure(), detector()
+    engine, finder = Unsure(), detector(reads_all=True)
     stage = RecognizerStage("unsure", lambda _name: engine, 0.3, {"h*": [re.compile(r"GATE [A-Z]\d\d")]})
     for second in (1.0, 1.1):
         stage.handle(finder.handle([frame(second, GATE)]))
@@ -127,7 +127,7 @@ def test_each_characters_confidence_and_the_sources_formats_count_in_the_vote() 
 
 
 def test_one_text_over_time_is_one_track_and_one_appearance() -> None:
-    finder, reader = detector(), recognizer()
+    finder, reader = detector(reads_all=True), recognizer()
     moved = (GATE[0], (60.0, 36.0, 260.0, 80.0))
     read: list[Texts] = []
     for second, line in ((10.0, GATE), (10.5, GATE), (11.0, moved), (11.5, moved)):
@@ -148,7 +148,7 @@ def test_one_text_over_time_is_one_track_and_one_appearance() -> None:
 
 
 def test_a_text_that_has_gone_is_closed_and_one_elsewhere_is_another() -> None:
-    finder, reader = detector(), recognizer()
+    finder, reader = detector(reads_all=True), recognizer()
     read: list[Texts] = []
     for second, lines in ((1.0, [GATE]), (2.0, [GATE, EXIT]), (5.0, [EXIT])):
         read += reader.handle(finder.handle([frame(second, *lines)]))
@@ -198,7 +198,8 @@ def test_adjoining_replays_and_runs_lose_no_text_at_their_border(tmp_path: Path)
     store = EmbeddedStore(tmp_path)
 
     def read(*halves: int, **changes: Any) -> None:
-        finder, reader, indexer = detector(), recognizer(), IndexerStage(store, None, Metrics())
+        finder, reader = detector(reads_all=True), recognizer()
+        indexer = IndexerStage(store, None, Metrics())
         for half in halves:
             clock = (f"T {half // 2:03d}", GATE[1])
             indexer.handle(reader.handle(finder.handle([frame(half / 2, clock, **changes)])))
