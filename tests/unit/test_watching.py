@@ -1,0 +1,339 @@
+"""What the detector's stage looks at of a source, what it sends on to be read, and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from ocrstream_test_engines import BlocksDetector, make_picture
+
+from detector_consumer import stage as stage_module
+from detector_consumer.stage import DetectorStage
+from detector_consumer.watching import EXAMINE_AFTER_S, KEEP_AFTER_S, LOOK_AFTER_S, TELL_AFTER_S, Watch
+from ocrstream.geometry import Box, bounding_box, box_polygon
+from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
+from ocrstream.models import EngineOptions, TextLine, load_recognizer
+from ocrstream.picture import Image, Picture
+from recognizer_consumer.stage import RecognizerStage
+
+FRAME_S = 1 / 30
+SIZE_WH = (640, 360)
+WHOLE = (0.0, 0.0, 640.0, 360.0)
+GATE = ("Gate B12", (40.0, 30.0, 240.0, 74.0))
+EXIT = ("Exit", (300.0, 200.0, 420.0, 250.0))
+
+
+class Watched(BlocksDetector):
+    """The detector ``blocks``, which remembers the sizes of what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__(EngineOptions())
+        self.shown: list[tuple[int, int]] = []
+
+    def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        self.shown += [(picture.shape[1], picture.shape[0]) for picture in pictures]
+        return super().detect(pictures)
+
+
+class Rig:
+    """A detector's stage, and what came out of it so far."""
+
+    def __init__(self, detector: Watched | None = None, *, reads_all: bool = False) -> None:
+        self.detector = detector or Watched()
+        self.stage = DetectorStage("blocks", lambda _name: self.detector, reads_all=reads_all)
+        self.told: list[Crops] = []
+
+    def show(self, frames: Iterable[Frame]) -> list[Crops]:
+        """Show frames one by one; what was told of them."""
+        told = [crops for each in frames for crops in self.stage.handle([each])]
+        self.told += told
+        return told
+
+    def finish(self) -> list[Crops]:
+        """End, and take what is still told."""
+        ended = self.stage.finish()
+        self.told += ended
+        return ended
+
+    def read(self) -> list[Texts]:
+        """What a recogniser makes of all that was told."""
+        reader = RecognizerStage("plain", load_recognizer, 0.3)
+        return [*(texts for crops in self.told for texts in reader.handle([crops])), *reader.finish()]
+
+
+def frame(at_s: float, *lines: tuple[str, Box], source_id: str = "hall", noise: float = 0.0, **changes: Any) -> Frame:
+    at_ns = round(at_s * 1e9)
+    picture = make_picture(lines, SIZE_WH)
+    if noise:
+        grains = np.random.default_rng(at_ns).normal(0.0, noise, picture.shape)
+        picture = np.clip(picture + grains, 0, 255).astype(np.uint8)
+    info = FrameInfo(source_id, make_frame_id(source_id, at_ns), at_ns, *SIZE_WH, live=True)
+    return Frame(replace(info, **changes), Picture.from_array(picture))
+
+
+def still(start_s: float, end_s: float, *lines: tuple[str, Box], **changes: Any) -> list[Frame]:
+    """Frames at 30 a second of the same lines, the last one before the end."""
+    count = round((end_s - start_s) / FRAME_S)
+    return [frame(start_s + number * FRAME_S, *lines, **changes) for number in range(count)]
+
+
+def at_s(crops: Crops) -> float:
+    return round(crops.info.captured_at_ns / 1e9, 2)
+
+
+def sent_at_s(told: Iterable[Crops]) -> list[float]:
+    """When anything was sent to be read."""
+    return [at_s(crops) for crops in told if any(crop.pictures for crop in crops.crops)]
+
+
+def as_told(told: Iterable[Crops]) -> list[tuple[Any, ...]]:
+    """All that was told, in a form that can be compared."""
+    return [
+        (crops.info.frame_id, crops.is_kept, [(crop.region, len(crop.pictures), crop.view) for crop in crops.crops])
+        for crops in told
+    ]
+
+
+def test_a_still_text_is_sent_seldom_and_otherwise_as_last_read() -> None:
+    rig = Rig()
+    told = rig.show(still(1, 4, GATE))
+    assert rig.detector.shown == [SIZE_WH]
+    sent = sent_at_s(told)
+    assert sent[0] == 1.0
+    assert len(sent) <= 4
+    in_sight = [crop for crops in told for crop in crops.crops]
+    assert len(in_sight) > len(sent)
+    assert {crop.region.track_id for crop in in_sight} == {told[0].crops[0].region.track_id}
+    assert {crop.region.polygon for crop in in_sight} == {box_polygon(*GATE[1])}
+    assert all(crops.is_kept for crops in told if at_s(crops) in sent)
+    told_at_s = [at_s(crops) for crops in told if crops.crops]
+    assert max(np.diff(told_at_s)) <= TELL_AFTER_S + FRAME_S
+
+
+def test_what_is_seen_as_last_read_says_so_in_its_frame_and_makes_its_appearance_last() -> None:
+    rig = Rig()
+    rig.show(still(1, 4, GATE))
+    rig.finish()
+    read = rig.read()
+    assert {texts.text for texts in read if texts.is_kept} == {"Gate B12"}
+    assert all(not texts.lines for texts in read if not texts.is_kept)
+    (appearance,) = {a.track_id: a for texts in read for a in texts.appearances}.values()
+    assert (appearance.text, appearance.closed) == ("Gate B12", True)
+    assert appearance.readings == len(sent_at_s(rig.told)) < 6
+    assert (appearance.first_at_ns, appearance.last_at_ns) == (
+        rig.told[0].info.captured_at_ns,
+        rig.told[-1].info.captured_at_ns,
+    )
+
+
+def test_a_text_that_changes_in_its_place_is_sent_again_at_once() -> None:
+    rig = Rig()
+    told = rig.show(
+        [each for second in range(1, 4) for each in still(second, second + 1, (f"T {second:03d}", GATE[1]))]
+    )
+    sent = sent_at_s(told)
+    for second in (2, 3):
+        first = min(at for at in sent if at >= second)
+        assert first - second <= LOOK_AFTER_S + 2 * FRAME_S
+    assert len({crop.region.track_id for crops in told for crop in crops.crops}) == 1
+    rig.finish()
+    last = {a.track_id: a.text for texts in rig.read() for a in texts.appearances}
+    assert list(last.values()) == ["T 001", "T 002", "T 003"]
+
+
+def test_a_new_text_is_found_by_looking_at_its_part_only() -> None:
+    rig = Rig()
+    told = rig.show([*still(1, 2, GATE), *still(2, 3, GATE, EXIT)])
+    assert rig.detector.shown[0] == SIZE_WH
+    (part_wh,) = rig.detector.shown[1:]
+    assert part_wh[0] * part_wh[1] < 0.5 * SIZE_WH[0] * SIZE_WH[1]
+    first = next(crops for crops in told if len(crops.crops) == 2)
+    assert at_s(first) - 2 <= EXAMINE_AFTER_S
+    known, new = first.crops
+    assert (known.region.track_id, known.region.line_number) == (told[0].crops[0].region.track_id, 0)
+    assert known.pictures == ()
+    assert (new.region.polygon, len(new.pictures)) == (box_polygon(*EXIT[1]), 1)
+    assert new.region.track_id == f"{first.info.frame_id}-000"
+
+
+def test_a_text_that_has_gone_is_no_longer_in_sight() -> None:
+    rig = Rig()
+    told = rig.show([*still(1, 2, GATE, EXIT, noise=3), *still(2, 3, EXIT, noise=3)])
+    gate, exit_ = (crop.region.track_id for crop in told[0].crops)
+    in_sight = {at_s(crops): [crop.region.track_id for crop in crops.crops] for crops in told if crops.crops}
+    assert all(gate in ids for at, ids in in_sight.items() if at < 1.95)
+    later = [ids for at, ids in in_sight.items() if at > 2.1]
+    assert later
+    assert all(ids == [exit_] for ids in later)
+
+
+def test_where_a_moving_text_is_is_told_on_its_way() -> None:
+    rig = Rig()
+    places = [(40.0 + 4 * number, 30.0, 240.0 + 4 * number, 74.0) for number in range(45)]
+    told = rig.show(frame(1 + number * FRAME_S, (GATE[0], place)) for number, place in enumerate(places))
+    rows = [(number, crop) for number, crops in enumerate(told) for crop in crops.crops]
+    assert len({crop.region.track_id for _, crop in rows}) == 1
+    assert len(rows) > len(places) / 3
+    for number, crop in rows:
+        assert bounding_box(crop.region.polygon) == pytest.approx(places[number], abs=3)
+    assert sum(not crops.is_kept for crops in told if crops.crops) > len(rows) / 2
+
+
+def test_a_frame_is_kept_at_least_so_often_and_one_without_text_too() -> None:
+    rig = Rig()
+    told = rig.show([*still(1, 5, GATE), *still(5, 9, noise=2)])
+    kept = [at_s(crops) for crops in told if crops.is_kept]
+    assert kept[0] == 1.0
+    assert max(np.diff(kept)) <= KEEP_AFTER_S + FRAME_S
+    assert any(crops.is_kept and not crops.crops for crops in told)
+    assert len(kept) < len(told) / 8
+
+
+def test_the_end_keeps_the_last_frame_once() -> None:
+    rig = Rig()
+    told = rig.show(still(1, 1.5, GATE))
+    assert not told[-1].is_kept
+    (last,) = rig.finish()
+    assert (last.info, last.is_kept) == (told[-1].info, True)
+    assert [crop.region.track_id for crop in last.crops] == [told[0].crops[0].region.track_id]
+    assert last.picture is not None
+    assert rig.finish() == []
+
+
+def test_the_end_tells_nothing_of_a_frame_that_was_kept() -> None:
+    rig = Rig()
+    rig.show([frame(1, GATE)])
+    assert rig.finish() == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"path": "photos/a.jpg", "live": False}, {"generation": 5}], ids=["image", "replay"]
+)
+def test_images_and_replays_are_read_whole(changes: dict[str, Any]) -> None:
+    rig = Rig()
+    told = rig.show(still(1, 1.2, GATE, EXIT, **changes))
+    assert rig.detector.shown == [SIZE_WH] * len(told)
+    assert all(crops.is_kept and [len(crop.pictures) for crop in crops.crops] == [1, 1] for crops in told)
+    assert rig.finish() == []
+
+
+def test_with_read_all_every_frame_is_read_whole() -> None:
+    rig = Rig(reads_all=True)
+    told = rig.show(still(1, 1.2, GATE, EXIT))
+    assert rig.detector.shown == [SIZE_WH] * len(told)
+    assert all(crops.is_kept and [len(crop.pictures) for crop in crops.crops] == [1, 1] for crops in told)
+
+
+def test_two_sources_in_a_batch_are_followed_as_if_they_were_alone() -> None:
+    halls = [*still(1, 1.8, GATE), *still(1.8, 2.5, GATE, EXIT)]
+    doors = [*still(1, 2.2, EXIT, source_id="door"), *still(2.2, 2.5, ("Shut", EXIT[1]), source_id="door")]
+    alone = [as_told(Rig().show(frames)) for frames in (halls, doors)]
+    together = DetectorStage("blocks", lambda _name: Watched())
+    told = [together.handle(list(batch)) for batch in zip(halls, doors, strict=True)]
+    assert [as_told(each) for each in zip(*told, strict=True)] == alone
+
+
+def test_frames_of_a_source_in_one_batch_are_seen_one_after_the_other() -> None:
+    frames = [*still(1, 1.8, GATE), *still(1.8, 2.6, GATE, EXIT)]
+    one_by_one = as_told(Rig().show(frames))
+    stage = DetectorStage("blocks", lambda _name: Watched())
+    told = [crops for start in range(0, len(frames), 5) for crops in stage.handle(frames[start : start + 5])]
+    assert as_told(told) == one_by_one
+
+
+class LateDetector(Watched):
+    """Sees nothing in the first picture."""
+
+    def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        is_first = not self.shown
+        found = super().detect(pictures)
+        return [[] for _ in pictures] if is_first else found
+
+
+def test_a_line_that_reaches_out_of_a_part_is_looked_for_in_the_whole_frame() -> None:
+    rig = Rig(LateDetector())
+    place = (60.0, 150.0, 600.0, 200.0)
+    before, after = ("A line of which only the end 1", place), ("A line of which only the end 2", place)
+    told = rig.show([*still(1, 2, before, noise=1), *still(2, 3, after, noise=1)])
+    first, part, again = rig.detector.shown[:3]
+    assert (first, again) == (SIZE_WH, SIZE_WH)
+    assert part[0] < 400
+    lines = [crop for crops in told for crop in crops.crops if crop.pictures]
+    assert bounding_box(lines[0].region.polygon) == pytest.approx(place, abs=1)
+    rig.finish()
+    assert {texts.text for texts in rig.read() if texts.lines} == {after[0]}
+
+
+def test_a_watch_asks_for_the_whole_frame_where_a_line_touches_a_parts_edge() -> None:
+    watch = Watch()
+    asked = [watch.see(each.info, each.picture.array()) for each in still(1, 1.1, GATE)]
+    assert asked[0] == [WHOLE]
+    last = still(1, 1.1, GATE)[-1]
+    assert watch.found([[TextLine(box_polygon(*GATE[1]), 0.9)]] * len(watch.parts), last.picture.array())
+    later = frame(1.5, GATE, EXIT)
+    picture = later.picture.array()
+    ((left, top, right, bottom),) = watch.see(later.info, picture)
+    assert left <= EXIT[1][0]
+    assert right >= EXIT[1][2]
+    assert (right - left) * (bottom - top) < 0.4 * WHOLE[2] * WHOLE[3]
+    inside = TextLine(box_polygon(10, 10, 60, 40), 0.9)
+    cut_off = TextLine(box_polygon(10, 10, right - left, 40), 0.9)
+    assert not watch.found([[inside, cut_off]], picture)
+    assert watch.parts == [WHOLE]
+    assert watch.found([[TextLine(box_polygon(*place), 0.9) for _, place in (GATE, EXIT)]], picture)
+    crops = watch.tell(EngineInfo("none", "0" * 12), picture, later.picture)
+    assert [crop.region.polygon for crop in crops.crops] == [box_polygon(*GATE[1]), box_polygon(*EXIT[1])]
+
+
+def test_a_cut_and_time_that_goes_back_begin_afresh() -> None:
+    rig = Rig()
+    rig.show(still(10, 10.5, GATE))
+    before = {crop.region.track_id for crops in rig.told for crop in crops.crops}
+    rig.show(still(3, 3.2, GATE))
+    assert rig.detector.shown == [SIZE_WH, SIZE_WH]
+    after = {crop.region.track_id for crops in rig.told for crop in crops.crops if at_s(crops) < 4}
+    assert len(after) == 1
+    assert not after & before
+    other = [(text, (x0 + 90, y0 + 90, x1 + 90, y1 + 90)) for text, (x0, y0, x1, y1) in (("Slide", GATE[1]), EXIT)]
+    told = rig.show(still(3.2, 3.4, *other))
+    assert rig.detector.shown[2] == SIZE_WH
+    assert {len(crops.crops) for crops in told if crops.is_kept} == {2}
+
+
+class WordsDetector(Watched):
+    """Says of each line that its left half and its right half are words."""
+
+    def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        return [[replace(line, words=_halves(line)) for line in lines] for lines in super().detect(pictures)]
+
+
+def _halves(line: TextLine) -> tuple[Any, ...]:
+    x0, y0, x1, y1 = bounding_box(line.polygon)
+    return box_polygon(x0, y0, (x0 + x1) / 2, y1), box_polygon((x0 + x1) / 2, y0, x1, y1)
+
+
+def test_a_lines_words_move_with_it_and_are_cut_out_one_by_one() -> None:
+    rig = Rig(WordsDetector())
+    frames = [frame(1 + n * FRAME_S, (GATE[0], (40.0 + 4 * n, 30.0, 240.0 + 4 * n, 74.0))) for n in range(30)]
+    told = rig.show(frames)
+    sent = [(number, crop) for number, crops in enumerate(told) for crop in crops.crops if crop.pictures]
+    assert len(sent) >= 2
+    assert {len(crop.pictures) for _, crop in sent} == {2}
+    number, crop = sent[-1]
+    left, right = (bounding_box(word) for word in crop.region.words)
+    assert left == pytest.approx((40 + 4 * number, 30, 140 + 4 * number, 74), abs=3)
+    assert right == pytest.approx((140 + 4 * number, 30, 240 + 4 * number, 74), abs=3)
+
+
+def test_of_too_many_sources_the_one_silent_for_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "MOST_WATCHES", 2)
+    rig = Rig()
+    for second, source_id in enumerate("abca"):
+        rig.show([frame(1 + second / 10, GATE, source_id=source_id)])
+    assert rig.detector.shown == [SIZE_WH] * 4
+    rig.show([frame(1.5, GATE, source_id="c")])
+    assert rig.detector.shown == [SIZE_WH] * 4
+    assert [crops.info.source_id for crops in rig.finish()] == ["c"]
