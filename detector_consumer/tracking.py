@@ -19,7 +19,7 @@ known for `GONE_AFTER_S` without being seen, so that it is the same track when i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -191,7 +191,10 @@ class Tracker:
         for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
             if number in matched:
                 track = known[matched[number]]
-                _correct(track, corners, source)
+                if not _is_hidden_in_part(track, pairs[number, matched[number]]):
+                    _correct(track, corners, source)
+            elif (behind := _behind(number, pairs, known)) is not None:
+                track = behind
             else:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
                 source.tracks.append(track)
@@ -235,7 +238,8 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
         track.moved_px = float(np.linalg.norm((corners - track.corners).mean(axis=0)))
         track.corners, track.fit = corners, float(step.fit[number])
         track.is_restless = bool(is_restless[number])
-        track.is_visible = track.fit >= VISIBLE_FIT
+        # What the detector has just missed has to look like itself to count as there.
+        track.is_visible = track.fit >= (SURE_FIT if track.misses else VISIBLE_FIT)
         if track.is_visible:
             track.seen_at_ns = at_ns
 
@@ -307,6 +311,19 @@ def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
     }
 
 
+def _is_hidden_in_part(track: _Track, pair: Overlap) -> bool:
+    """Whether what was found is what something in front of a line leaves of it."""
+    return pair.is_part and pair.iou < SAME_PLACE_IOU and (track.is_restless or track.fit < SURE_FIT)
+
+
+def _behind(number: int, pairs: Mapping[tuple[int, int], Overlap], known: Sequence[_Track]) -> _Track | None:
+    """The known line of which a found one is another piece that something in front of it leaves."""
+    for (line, track), pair in pairs.items():
+        if line == number and _is_hidden_in_part(known[track], pair):
+            return known[track]
+    return None
+
+
 def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None:
     """Take a line's place from the detector, as far as it is news."""
     track.finds += 1
@@ -332,6 +349,7 @@ def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: C
                 continue
             # What is in front of a line hides it from the detector, too: then time decides.
             track.misses += track.is_visible
+            track.is_visible = track.fit >= SURE_FIT
             if track.misses >= (MISSES_IN_SIGHT if track.fit >= SURE_FIT else MISSES):
                 continue
         kept.append(track)

@@ -51,9 +51,12 @@ WHOLE_SHARE = 0.4
 MOST_PARTS = 3
 """Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, all of it."""
 
-READ_AGAIN_S = 0.4
-"""A line that stands still is read again after this time, then after twice as much, and so on: noise differs, and a vote
-needs voices."""
+READ_AGAIN_S, READ_SELDOM_S, READ_FACTOR = 0.3, 60.0, 1.5
+"""A line that stands still is read again after this time, then after half as much more, and so on: noise differs, and
+a vote needs voices."""
+
+COMING_IN_S = 1.0
+"""A line that the frame's edge cuts off is read after this time at the latest."""
 
 BORDER_PX = 3.0
 
@@ -72,6 +75,7 @@ class Watch:
         self._album = Album()
         self._words: dict[str, NDArray[np.float32]] = {}
         self._read: dict[str, _Read] = {}
+        self._first_ns: dict[str, int] = {}
         self._before: Greys | None = None
         self._info: FrameInfo | None = None
         self._changes: Changes | None = None
@@ -131,7 +135,9 @@ class Watch:
         has_births = any(track.track_id.startswith(self._info.frame_id) for track in tracks)
         self._examine_wait_s = EXAMINE_AFTER_S if has_births else min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
         for track, line in zip(tracks, placed, strict=True):
-            self._words[track.track_id] = _within(line.polygon, line.words)
+            # Of a line that is hidden in part only the rest was found, and only the words there.
+            if track.track_id not in self._words or _apart(line.polygon, track.polygon) < _height(line.polygon):
+                self._words[track.track_id] = _within(line.polygon, line.words)
         self._gate.examined(examined.tiles(self._changes))
         self._examined_at_ns = self._info.captured_at_ns
         return True
@@ -157,7 +163,7 @@ class Watch:
         wanted = self._wanted(in_sight, picture) if self._is_time_to_look() else {}
         ids = {track.track_id for track in known}
         self._album.keep(ids)
-        for kept in (self._words, self._read):
+        for kept in (self._words, self._read, self._first_ns):
             for track_id in kept.keys() - ids:
                 del kept[track_id]
         at_ns = info.captured_at_ns
@@ -186,7 +192,11 @@ class Watch:
         ):
             return []
         margin = MARGIN_TILES * self._changes.tile_px
+        known = [bounding_box(track.polygon) for track in self._tracker.tracks(_KEY) if track.is_visible]
         parts = _joined([_grown(box, margin, whole) for box in self._changes.boxes()])
+        # A known line that a part touches is looked at as a whole, or only a piece of it would be found.
+        touched = [_grown(line, BORDER_PX + 1, whole) for line in known if any(_touch(line, part) for part in parts)]
+        parts = _joined([*parts, *touched])
         area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts)
         if len(parts) > MOST_PARTS or area > WHOLE_SHARE * whole[2] * whole[3]:
             return [whole]
@@ -205,6 +215,8 @@ class Watch:
         wanted = {}
         for track in tracks:
             view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
+            if self._is_coming_in(track):
+                continue
             if self._album.wants(track.track_id, view) or self._is_due(track):
                 wanted[track.track_id] = view
                 self._note_read(track.track_id)
@@ -213,11 +225,17 @@ class Watch:
     def _is_due(self, track: Followed) -> bool:
         """Whether a line that shows nothing new is to be read once more."""
         read = self._read.get(track.track_id)
-        return read is not None and self._at_ns() - read.at_ns >= read.wait_s * 1e9
+        return read is not None and track.is_whole and self._at_ns() - read.at_ns >= read.wait_s * 1e9
+
+    def _is_coming_in(self, track: Followed) -> bool:
+        """Whether the frame's edge still cuts off a line that has just come into view: soon more of it will be there."""
+        first_ns = self._first_ns.setdefault(track.track_id, self._at_ns())
+        return not track.is_whole and self._at_ns() - first_ns < COMING_IN_S * 1e9
 
     def _note_read(self, track_id: str) -> None:
         read = self._read.get(track_id)
-        self._read[track_id] = _Read(self._at_ns(), READ_AGAIN_S if read is None else 2 * read.wait_s)
+        wait_s = READ_AGAIN_S if read is None else min(READ_FACTOR * read.wait_s, READ_SELDOM_S)
+        self._read[track_id] = _Read(self._at_ns(), wait_s)
 
     def _at_ns(self) -> int:
         assert self._info is not None

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ocrstream.config import RecognizerSettings
 from ocrstream.lines import put_together
-from ocrstream.messages import CROPS, TEXTS, Crop, Crops, EngineInfo, FrameInfo, Text, Texts
+from ocrstream.messages import CROPS, TEXTS, Crop, Crops, EngineInfo, FrameInfo, Region, Text, Texts
 from ocrstream.metrics import Metrics
 from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
 from ocrstream.models.asked_for import Engines
@@ -17,8 +17,8 @@ from ocrstream.transport import Transport
 from recognizer_consumer.formats import Pattern
 from recognizer_consumer.voting import Ballot, Sighting
 
-WORD_SHARE = 0.6
-"""A word of a line may be this much less sure than the line as a whole has to be."""
+LEAST_VOICE = 0.1
+"""Readings less sure than this say nothing; what is surer is voted on, and it is the vote that has to be sure."""
 
 QUIET_S = 10.0
 """A source that sends nothing for so long, while others do, has ended what it showed."""
@@ -98,34 +98,32 @@ class RecognizerStage:
             if last.info.taken_at_ns and now_ns - last.info.taken_at_ns > QUIET_S * 1e9
         ]
 
-    def _read(self, crop: Crop, images: Sequence[Image], readings: Iterator[Reading]) -> Sighting | None:
-        """A line that was read, or seen as last read; nothing where it does not say anything."""
+    def _read(self, crop: Crop, images: Sequence[Image], readings: Iterator[Reading]) -> tuple[Sighting, Text | None]:
+        """What a line says to the vote, and what of it is sure enough by itself."""
         # Where its words stand is told by the text's own words from here on.
         region = replace(crop.region, words=())
+        unread = Sighting(region, "", 0.0, view=crop.view, fresh=False)
         if not images:
-            return Sighting(region, "", 0.0, view=crop.view, fresh=False)
+            return unread, None
         mine = [next(readings) for _ in images]
-        read = put_together(crop.region.polygon, crop.region.words, images, mine, WORD_SHARE * self._min_confidence)
-        if read is None:
-            return None
-        return Sighting(region, read.text, read.confidence, read.characters, crop.view, words=read.words)
+        place = crop.region.polygon, crop.region.words, images, mine
+        voice, sure = put_together(*place, LEAST_VOICE), put_together(*place, self._min_confidence)
+        line = None if sure is None else Text(region, sure.text, sure.confidence, sure.words)
+        if voice is None:
+            return unread, line
+        return Sighting(region, voice.text, voice.confidence, voice.characters, crop.view), line
 
-    def _texts(self, crops: Crops, recognizer: EngineInfo, read: Sequence[Sighting | None]) -> Texts:
-        sightings = [sighting for sighting in read if sighting is not None]
-        appearances = self._ballot.count(crops.info, sightings, recognizer.name)
-        lines = [self._line(crops.info, sighting) for sighting in sightings] if crops.is_kept else []
+    def _texts(self, crops: Crops, recognizer: EngineInfo, read: Sequence[tuple[Sighting, Text | None]]) -> Texts:
+        appearances = self._ballot.count(crops.info, [sighting for sighting, _ in read], recognizer.name)
+        lines = [line or self._voted(crops.info, sighting.region) for sighting, line in read] if crops.is_kept else []
         kept = tuple(line for line in lines if line is not None)
         texts = Texts(crops.info, crops.detector, recognizer, kept, appearances, crops.is_kept, picture=crops.picture)
         self._last[crops.info.key, crops.info.generation] = replace(texts, picture=None)
         return texts
 
-    def _line(self, info: FrameInfo, sighting: Sighting) -> Text | None:
-        if sighting.fresh:
-            line = Text(sighting.region, sighting.text, sighting.confidence, sighting.words)
-        else:
-            track_id = sighting.region.track_id
-            last = None if track_id is None else self._ballot.last_read(info, track_id)
-            if last is None:
-                return None
-            line = Text(sighting.region, last.text, round(last.confidence, 4))
-        return line if line.confidence >= self._min_confidence else None
+    def _voted(self, info: FrameInfo, region: Region) -> Text | None:
+        """What stands there by all that was read of it, where that is sure enough."""
+        last = None if region.track_id is None else self._ballot.last_read(info, region.track_id)
+        if last is None or last.confidence < self._min_confidence:
+            return None
+        return Text(region, last.text, round(last.confidence, 4))

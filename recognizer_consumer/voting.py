@@ -31,7 +31,7 @@ from rapidfuzz.distance import Levenshtein
 
 from ocrstream.folding import are_alike, folded_text
 from ocrstream.geometry import Polygon, polygon_size_wh
-from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text, Word
+from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
 from recognizer_consumer.calibration import Calibration, calibration_of
 from recognizer_consumer.consensus import Consensus, Voted
 from recognizer_consumer.formats import Formats, Pattern
@@ -67,7 +67,6 @@ class Sighting:
         characters: of each character of the text; empty where the engine does not tell.
         view: how well the line can be seen, 0 to 1.
         fresh: whether it was read in this frame; otherwise it is there as it was last read.
-        words: of a text of several, what they say and where they stand.
     """
 
     region: Region
@@ -76,7 +75,6 @@ class Sighting:
     characters: tuple[float, ...] = ()
     view: float = 1.0
     fresh: bool = True
-    words: tuple[Word, ...] = ()
 
 
 @dataclass(slots=True)
@@ -144,6 +142,16 @@ class _Votes:
 
 
 @dataclass(slots=True)
+class _Unread:
+    """A track of which nothing was read yet: where it was so far."""
+
+    first: FrameInfo
+    last: FrameInfo
+    path: list[tuple[float, Polygon]]
+    last_polygon: Polygon
+
+
+@dataclass(slots=True)
 class _Source:
     """A source (or segment) and generation: the frames it was followed from and to, and its votes by track."""
 
@@ -152,6 +160,7 @@ class _Source:
     calibration: Calibration
     patterns: tuple[Pattern, ...]
     votes: dict[str, _Votes] = field(default_factory=dict)
+    unread: dict[str, _Unread] = field(default_factory=dict)
 
 
 class Ballot:
@@ -194,6 +203,8 @@ class Ballot:
                 sighting = line if isinstance(line, Sighting) else Sighting(line.region, line.text, line.confidence)
                 news += _count(source, track_id, info, sighting)
         news += _told(source.votes, info)
+        for track_id in [each for each, place in source.unread.items() if _is_gone(info, place.last.captured_at_ns)]:
+            del source.unread[track_id]
         excess = len(source.votes) - MOST_OPEN
         if excess > 0:
             oldest = sorted(source.votes, key=lambda track_id: source.votes[track_id].seen_at_ns())[:excess]
@@ -264,8 +275,11 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
     """Count one sighting; the appearance that it ends, where its text has replaced another."""
     vote = source.votes.get(track_id)
     if vote is None:
-        if line.fresh:
-            source.votes[track_id] = vote = _opened(source, track_id, info, line)
+        if not line.fresh:
+            _wait_for_reading(source.unread, track_id, info, line.region.polygon)
+        else:
+            since = source.unread.pop(track_id, None)
+            source.votes[track_id] = vote = _opened(source, track_id, info, line, since)
             if info.frame_id == source.first.frame_id and line.confidence >= SURE:
                 vote.steady = line.text
         return []
@@ -378,22 +392,31 @@ def _taken_up(source: _Source, track_id: str, waiting: _Waiting) -> _Votes:
     return vote
 
 
-def _opened(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> _Votes:
-    """A new appearance. Its id is its track's where it begins with it, so that what is delivered again says the same.
+def _wait_for_reading(unread: dict[str, _Unread], track_id: str, info: FrameInfo, polygon: Polygon) -> None:
+    """Remember where a track is of which nothing was read yet: it will have been there when something is."""
+    if track_id in unread:
+        _see(unread[track_id], info, polygon)
+    else:
+        unread[track_id] = _Unread(info, info, [(_at_ms(info), polygon)], polygon)
 
-    Where it begins later (another text in the same place, a recogniser that was started again) the frame is part of the
-    id, so that it replaces nothing that was said of the track before.
+
+def _opened(source: _Source, track_id: str, info: FrameInfo, line: Sighting, since: _Unread | None = None) -> _Votes:
+    """A new appearance, which began with its track where it is the first that is read of it.
+
+    Its id is its track's where it begins with it, so that what is delivered again says the same. Where it begins later
+    (another text in the same place, a recogniser that was started again) the frame is part of the id, so that it
+    replaces nothing that was said of the track before.
     """
-    starts_track = track_id.startswith(info.frame_id)
-    polygon = line.region.polygon
+    place = since or _Unread(info, info, [(_at_ms(info), line.region.polygon)], line.region.polygon)
+    starts_track = track_id.startswith(place.first.frame_id)
     vote = _Votes(
-        track_id if starts_track else f"{track_id}~{info.frame_id}",
+        track_id if starts_track else f"{track_id}~{place.first.frame_id}",
         source.calibration,
         source.patterns,
-        info,
-        info,
-        [(_at_ms(info), polygon)],
-        polygon,
+        place.first,
+        place.last,
+        place.path,
+        place.last_polygon,
         info.frame_id,
     )
     _add(vote, info, line)
@@ -423,7 +446,7 @@ def _add(vote: _Votes, info: FrameInfo, line: Sighting) -> None:
         vote.best_view, vote.best_frame_id = view, info.frame_id
 
 
-def _see(vote: _Votes, info: FrameInfo, polygon: Polygon) -> None:
+def _see(vote: _Votes | _Unread, info: FrameInfo, polygon: Polygon) -> None:
     """Take note of where the line is; a frame that was overtaken tells nothing more of that."""
     if info.captured_at_ns < vote.last.captured_at_ns:
         return
