@@ -228,7 +228,7 @@ class Watch:
         return read is not None and track.is_whole and self._at_ns() - read.at_ns >= read.wait_s * 1e9
 
     def _is_coming_in(self, track: Followed) -> bool:
-        """Whether the frame's edge still cuts off a line that has just come into view: soon more of it will be there."""
+        """Whether the frame's edge still cuts off a line that has just come into view: soon more of it is there."""
         first_ns = self._first_ns.setdefault(track.track_id, self._at_ns())
         return not track.is_whole and self._at_ns() - first_ns < COMING_IN_S * 1e9
 

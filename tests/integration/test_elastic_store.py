@@ -108,6 +108,7 @@ def test_documents_lie_in_daily_indices_under_ids_of_their_own(
         "polygon": [[1.0, 2.0], [30.0, 2.0], [30.0, 14.0], [1.0, 14.0]],
         "box": {"x0": 1.0, "y0": 2.0, "x1": 30.0, "y1": 14.0},
         "track_id": None,
+        "words": [],
     }
 
 

@@ -161,6 +161,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> No
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
         connection.execute("DROP INDEX frames_read_again")
         connection.execute("CREATE INDEX appearances_by_best_frame ON appearances (best_frame_id)")
+        connection.execute("ALTER TABLE regions DROP COLUMN words")
         connection.execute("PRAGMA user_version = 1")
     with closing(EmbeddedStore(tmp_path)) as store:
         assert found(store) == ["f1"]
