@@ -5,7 +5,7 @@ Two figures, each as recall, precision and F:
 Pairs
     A (word, frame) pair is a labelled word in one frame. It is found where a system says the same word (lower case, three
     letters or digits and more) at that frame's time in that place: the middle of what was said lies in the word's
-    polygon, grown by half its height. A pair counts from half of the word in sight and 10 px of height on. What is said
+    polygon, grown by half its height, or the word's middle in the line that was said. A pair counts from half of the word in sight and 10 px of height on. What is said
     where a word is that does not count (don't-care regions, words that are hidden or small) is neither right nor wrong.
 
 Appearances
@@ -43,10 +43,17 @@ LONGEST_GAP_S = 0.5
 
 
 class Said(NamedTuple):
-    """A word, and where it is said to be in a frame."""
+    """A word that is said of a frame.
+
+    Attributes:
+        word: as it is compared.
+        polygon: where it is: the part of its line that its letters take up.
+        line: the whole line's polygon.
+    """
 
     word: str
     polygon: Polygon
+    line: Polygon
 
 
 @dataclass(slots=True)
@@ -90,7 +97,7 @@ def said_words(text: str, polygon: Polygon) -> list[Said]:
         at += len(word)
         top, bottom = top_right - top_left, bottom_right - bottom_left
         corners = [top_left + begin * top, top_left + end * top, bottom_left + end * bottom, bottom_left + begin * bottom]
-        said.append(Said(word, to_polygon(np.array(corners))))
+        said.append(Said(word, to_polygon(np.array(corners)), polygon))
     return said
 
 
@@ -203,9 +210,9 @@ def _judge_frame(seen: Sequence[SeenWord], said: Sequence[Said], counts: Counts)
 def _take(seen: SeenWord, left: list[Said], counts: Counts) -> bool:
     """Take out of what was said what says a labelled word; whether all of it was."""
     is_found = True
-    for word, polygon in said_words(seen.word.text, seen.word.polygon):
-        region = _grown(polygon)
-        match = next((each for each in left if each.word == word and _holds(region, each.polygon)), None)
+    for label in said_words(seen.word.text, seen.word.polygon):
+        word = label.word
+        match = next((each for each in left if each.word == word and _is_there(label, each)), None)
         counts.labelled += 1
         if match is None:
             is_found = False
@@ -231,6 +238,11 @@ def _judge_sighting(labels: Sequence[Sequence[SeenWord]], sighting: Sighting, co
         elif not any(_holds(region, said.polygon) for region in passed_over):
             counts.said += 1
             counts.wrong[said.word] += 1
+
+
+def _is_there(label: Said, said: Said) -> bool:
+    # Where a line's text lacks a word, the others' parts of the line are guessed wrong.
+    return _holds(_grown(label.polygon), said.polygon) or _holds(np.array(said.line, np.float32), label.polygon)
 
 
 def _grown(polygon: Polygon) -> NDArray[np.float32]:

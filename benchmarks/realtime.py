@@ -1,6 +1,6 @@
 """Videos with exact labels, read by this program with and without its parts, and by RapidOCR frame by frame.
 
-    python -m benchmarks.realtime CLIPS_DIR [--kinds still …] [--systems ocrstream …] [--save]
+python -m benchmarks.realtime CLIPS_DIR [--kinds still …] [--systems ocrstream …] [--save]
 """
 
 from __future__ import annotations
