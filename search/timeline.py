@@ -1,7 +1,7 @@
 """When each text of a source was there and where: what subtitles and the annotated video are made of.
 
-The same text in one frame after the other is one sighting. It is made from what each frame shows and not from the
-appearances: those follow a place, and what was read there once or unsurely is voted on with its neighbours.
+Each appearance is one sighting: its text is what all its readings say together, and its path tells where it was in all
+frames, also in those that were not kept. The frames that were kept tell when a text was no longer there.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ocrstream.geometry import Polygon, polygon_between
-from ocrstream.messages import GONE_AFTER_S, FrameInfo, Texts
+from ocrstream.messages import Appearance, FrameInfo
 from ocrstream.storage import DocumentStore, Filter
 
 LONGEST_HOLD_MS = 1000.0
-"""How long a text is taken to stay after the frame it was last seen in; in the last frame, for as long as a frame."""
+"""How long a text is taken to stay after it was last seen, unless a frame that was kept no longer shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +55,12 @@ class Timeline:
     Attributes:
         sightings: by start.
         size_wh: the frames' size in pixels, which polygons are in; None where there is no frame.
-        frames: how many frames were read.
+        frames: how many frames were kept.
     """
 
     sightings: tuple[Sighting, ...]
     size_wh: tuple[int, int] | None
     frames: int
-
-
-_Line = tuple[int, str, float, Polygon]
-"""The frame's number, then text, confidence and polygon of one of its lines."""
 
 
 def timeline(store: DocumentStore, source_id: str, where: Filter | None = None) -> Timeline:
@@ -79,73 +75,51 @@ def timeline(store: DocumentStore, source_id: str, where: Filter | None = None) 
         StoreError: the store is away.
     """
     where = replace(where or Filter(), sources=(source_id,))
-    frames = [replace(texts, appearances=(), picture=None) for texts in store.scan(where)]
+    # Frames are looked up whatever was read in them: one that shows nothing tells that a text has gone.
+    frames = [texts.info for texts in store.scan(replace(where, min_confidence=0.0))]
     if not frames:
         return Timeline((), None, 0)
-    zero_ms = 0.0 if frames[0].info.media_time_ms is not None else frames[0].info.captured_at_ns / 1e6
+    zero_ms = 0.0 if frames[0].media_time_ms is not None else frames[0].captured_at_ns / 1e6
     # By place, as a file's segments may have been read side by side.
-    frames.sort(key=lambda texts: _at_ms(texts.info, zero_ms))
-    times_ms = [_at_ms(texts.info, zero_ms) for texts in frames]
-    sightings = list(_put_together(list(_lines(frames, where.min_confidence)), times_ms))
-    sightings.sort(key=lambda sighting: (sighting.start_ms, sighting.path[0][1][0][::-1]))
-    info = frames[0].info
-    return Timeline(tuple(sightings), (info.width_px, info.height_px), len(frames))
-
-
-def _lines(frames: list[Texts], min_confidence: float) -> Iterator[_Line]:
-    for number, texts in enumerate(frames):
-        for line in texts.lines:
-            if line.confidence >= min_confidence and line.text.strip():
-                yield number, line.text, line.confidence, line.region.polygon
+    times_ms = sorted(_at_ms(info, zero_ms) for info in frames)
+    found = (_sighting(appearance, where, zero_ms, times_ms) for appearance in store.appearances(where))
+    sightings = [sighting for sighting in found if sighting is not None]
+    sightings.sort(key=lambda sighting: (sighting.start_ms, sighting.polygon_at(sighting.start_ms)[0][::-1]))
+    return Timeline(tuple(sightings), (frames[0].width_px, frames[0].height_px), len(frames))
 
 
 def _at_ms(info: FrameInfo, zero_ms: float) -> float:
     return info.media_time_ms if info.media_time_ms is not None else info.captured_at_ns / 1e6 - zero_ms
 
 
+def _sighting(appearance: Appearance, where: Filter, zero_ms: float, times_ms: list[float]) -> Sighting | None:
+    """The part of an appearance that lies in the time that is asked for; nothing where it says nothing."""
+    first_ns, last_ns = appearance.first_at_ns, appearance.last_at_ns
+    if where.since_ns is not None:
+        first_ns = max(first_ns, where.since_ns)
+    if where.until_ns is not None:
+        last_ns = min(last_ns, where.until_ns - 1)
+    if first_ns > last_ns or not appearance.text.strip() or appearance.confidence < where.min_confidence:
+        return None
+    began_ms = appearance.first_ms if appearance.first_ms is not None else appearance.first_at_ns / 1e6 - zero_ms
+    start_ms, last_ms = (began_ms + (at_ns - appearance.first_at_ns) / 1e6 for at_ns in (first_ns, last_ns))
+    path = tuple((at_ms - zero_ms, polygon) for at_ms, polygon in appearance.path)
+    return Sighting(appearance.text, appearance.confidence, start_ms, _until(last_ms, times_ms), path)
+
+
 def _until(last_ms: float, times_ms: list[float]) -> float:
-    """A text stays until the first frame that no longer shows it, but for no longer than the hold.
+    """A text stays until the next frame that is known, which no longer shows it, but for no longer than the hold.
 
     The last frame of all is taken to last as long as the one before it: then the source, or what was read of it, ends.
     """
-    after = bisect_right(times_ms, last_ms)
+    # Times of a file are worked out from its frames' capture times: half a millisecond is no later frame.
+    after = bisect_right(times_ms, last_ms + 0.5)
     if after < len(times_ms):
         until_ms = times_ms[after]
     else:
-        before = bisect_left(times_ms, last_ms)
+        before = bisect_left(times_ms, last_ms - 0.5)
         until_ms = last_ms + (last_ms - times_ms[before - 1] if before else LONGEST_HOLD_MS)
     return min(until_ms, last_ms + LONGEST_HOLD_MS)
-
-
-def _put_together(lines: list[_Line], times_ms: list[float]) -> Iterator[Sighting]:
-    """Join the sightings of the same text in frame after frame; two of them in one frame stay two."""
-    open_runs: dict[tuple[str, int], list[tuple[int, float, Polygon]]] = {}
-    frame_of: dict[tuple[str, int], int] = {}
-    for frame, text, confidence, polygon in lines:
-        count = 0
-        while frame_of.get((text, count)) == frame:
-            count += 1
-        key = (text, count)
-        frame_of[key] = frame
-        run = open_runs.setdefault(key, [])
-        if run and not _goes_on(run[-1][0], frame, times_ms):
-            yield _of_run(text, run, times_ms)
-            run.clear()
-        run.append((frame, confidence, polygon))
-    for (text, _), run in open_runs.items():
-        yield _of_run(text, run, times_ms)
-
-
-def _goes_on(before: int, frame: int, times_ms: list[float]) -> bool:
-    # One frame between them may have missed it.
-    return frame - before <= 2 and times_ms[frame] - times_ms[before] <= GONE_AFTER_S * 1000
-
-
-def _of_run(text: str, run: list[tuple[int, float, Polygon]], times_ms: list[float]) -> Sighting:
-    start_ms, last_ms = times_ms[run[0][0]], times_ms[run[-1][0]]
-    confidence = sum(confidence for _, confidence, _ in run) / len(run)
-    path = tuple((times_ms[frame], polygon) for frame, _, polygon in run)
-    return Sighting(text, round(confidence, 4), start_ms, _until(last_ms, times_ms), path)
 
 
 @dataclass(frozen=True, slots=True)

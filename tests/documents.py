@@ -56,6 +56,38 @@ def frame(
     return Texts(info, DETECTOR, RECOGNIZER, numbered, appearances)
 
 
+def appearance(
+    text: str,
+    first: Texts,
+    last: Texts,
+    *polygons: Polygon,
+    confidence: float = 0.9,
+    closed: bool = True,
+) -> Appearance:
+    """A text that was there from one frame to another, at these places at even distances; else it stands still."""
+    starts_ms, ends_ms = (
+        info.captured_at_ns / 1e6 if info.media_time_ms is None else info.media_time_ms
+        for info in (first.info, last.info)
+    )
+    places = polygons or (line(0, text).region.polygon,) * 2
+    step_ms = (ends_ms - starts_ms) / max(len(places) - 1, 1)
+    return Appearance(
+        track_id=f"{first.info.frame_id}-{text}",
+        source_id=first.info.source_id,
+        text=text,
+        confidence=confidence,
+        first_at_ns=first.info.captured_at_ns,
+        last_at_ns=last.info.captured_at_ns,
+        first_ms=first.info.media_time_ms,
+        last_ms=last.info.media_time_ms,
+        best_frame_id=first.info.frame_id,
+        readings=3,
+        path=tuple((starts_ms + number * step_ms, place) for number, place in enumerate(places)),
+        closed=closed,
+        generation=first.info.generation,
+    )
+
+
 def picture(width_px: int = 640, height_px: int = 360) -> bytes:
     """A JPEG of grey that gets lighter to the right."""
     shades = np.linspace(60, 180, width_px).astype(np.uint8)

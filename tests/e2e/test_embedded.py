@@ -20,7 +20,7 @@ from tests.e2e.commands import json_lines, ocrstream, running, until
 from tests.e2e.videos import write_video
 from tests.services.rtsp import RtspCamera
 
-ENGINES = ("--detector", "blocks", "--recognizer", "plain")
+ENGINES = ("--detector", "blocks", "--recognizer", "plain", "--read", "all")
 
 
 def pictures(count: int) -> list[Image]:
@@ -119,6 +119,30 @@ def test_a_file_ends_by_itself_and_a_second_run_doubles_nothing(tmp_path: Path) 
     )
     ocrstream("run", clip, "--no-serve", "--data", data, *ENGINES)
     assert identities(data) == first
+
+
+def test_subtitles_tell_what_stood_there_and_when(tmp_path: Path) -> None:
+    clip, data = tmp_path / "clip.mkv", tmp_path / "data"
+    gate, exit_ = (make_picture([(text, (40.0, 30.0, 340.0, 80.0))]) for text in ("Gate B12", "Exit here"))
+    write_video(clip, [gate] * 50 + [exit_] * 50, fps=25)
+    said = ocrstream("run", clip, "--no-serve", "--data", data, "--detector", "blocks", "--recognizer", "plain").stderr
+    assert "done: 100 frames in, 100 read, 0 dropped" in said
+    assert len(regions(data)) < 20
+    subtitles = ocrstream("export", "--format", "srt", "--source", "clip", "--data", data).stdout
+    (first, second) = subtitles.strip().split("\n\n")
+    assert first.splitlines()[0::2] == ["1", "Gate B12"]
+    assert second.splitlines()[0::2] == ["2", "Exit here"]
+    (began, changed), (began_again, ended) = (
+        [_seconds(time_) for time_ in cue.splitlines()[1].split(" --> ")] for cue in (first, second)
+    )
+    assert began == 0
+    assert changed == began_again == pytest.approx(2.0, abs=0.2)
+    assert 3.9 < ended <= 5.0
+
+
+def _seconds(time_: str) -> float:
+    hours, minutes, seconds = time_.replace(",", ".").split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def test_a_file_killed_half_way_goes_on_where_it_stopped(tmp_path: Path) -> None:

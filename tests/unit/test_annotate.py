@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ocrstream.geometry import box_polygon
 from ocrstream.storage.embedded import EmbeddedStore
 from pipeline.cli import main
 from search.annotate import Annotated, annotate, draw
-from tests.documents import frame, line
+from tests.documents import appearance, frame
 
 ENGINES = ["--detector", "blocks", "--recognizer", "plain"]
 
@@ -65,14 +66,11 @@ BOX = box_polygon(200, 160, 400, 240)
 """In frames of 640x360; in the video of 320x180 it is 100, 80 to 200, 120."""
 
 
-def store_sign(store: EmbeddedStore, *seen_ms: int) -> None:
-    """A sign without a track in the frames of these times; every other frame was read and shows nothing."""
-    store.write(
-        [
-            frame("clip", at_ms / 1000, *([line(0, "GATE", polygon=BOX)] if at_ms in seen_ms else []), media=True)
-            for at_ms in FRAME_TIMES_MS
-        ]
-    )
+def store_sign(store: EmbeddedStore, first_ms: int, last_ms: int) -> None:
+    """A sign from one time to another; every frame was kept."""
+    frames = {at_ms: frame("clip", at_ms / 1000, media=True) for at_ms in FRAME_TIMES_MS}
+    news = (appearance("GATE", frames[first_ms], frames[last_ms], BOX),)
+    store.write([*list(frames.values())[:-1], replace(frames[FRAME_TIMES_MS[-1]], appearances=news)])
 
 
 def is_drawn(picture: np.ndarray, x: int, y: int) -> bool:
@@ -103,8 +101,8 @@ def test_boxes_are_drawn_where_and_when_text_was(tmp_path: Path, store: Embedded
 def test_boxes_move_along_the_path_of_a_track(tmp_path: Path, store: EmbeddedStore) -> None:
     write_video(tmp_path / "clip.mp4")
     right = box_polygon(400, 160, 600, 240)
-    for at_s, polygon in ((0.0, BOX), (0.8, right)):
-        store.write([frame("clip", at_s, line(0, "GATE", polygon=polygon), media=True)])
+    first, last = (frame("clip", at_s, media=True) for at_s in (0.0, 0.8))
+    store.write([first, replace(last, appearances=(appearance("GATE", first, last, BOX, right),))])
     annotate(tmp_path / "clip.mp4", store, tmp_path / "out.mkv", "clip")
     pictures = read_video(tmp_path / "out.mkv")
     assert is_drawn(pictures[0], 100, 100)
@@ -118,7 +116,7 @@ def test_boxes_move_along_the_path_of_a_track(tmp_path: Path, store: EmbeddedSto
 
 def test_sound_comes_along(tmp_path: Path, store: EmbeddedStore) -> None:
     write_video(tmp_path / "clip.mp4", sound=True)
-    store_sign(store, 40)
+    store_sign(store, 40, 40)
     assert annotate(tmp_path / "clip.mp4", store, tmp_path / "out.mp4", "clip").has_sound
     with av.open(str(tmp_path / "out.mp4")) as container:
         packets = [packet for packet in container.demux(audio=0) if packet.size]
@@ -129,7 +127,7 @@ def test_sound_comes_along(tmp_path: Path, store: EmbeddedStore) -> None:
 
 def test_odd_sizes_stay(tmp_path: Path, store: EmbeddedStore) -> None:
     write_video(tmp_path / "clip.avi", (321, 181))
-    store_sign(store, 40)
+    store_sign(store, 40, 40)
     annotate(tmp_path / "clip.avi", store, tmp_path / "out.mp4", "clip")
     assert next(iter(read_video(tmp_path / "out.mp4").values())).shape == (181, 321, 3)
 
@@ -139,7 +137,7 @@ def test_what_cannot_be_done_is_explained(tmp_path: Path, store: EmbeddedStore) 
     write_video(clip)
     with pytest.raises(ConfigError, match="nothing of 'clip' is stored: read it first"):
         annotate(clip, store, out, "clip")
-    store_sign(store, 40)
+    store_sign(store, 40, 40)
     with pytest.raises(ConfigError, match=r"ends in \.mp4"):
         annotate(clip, store, tmp_path / "out.gif", "clip")
     with pytest.raises(ConfigError, match="is the video itself"):

@@ -19,7 +19,7 @@ from ocrstream.storage import Filter, WriteReport
 from ocrstream.storage.embedded import EmbeddedStore
 from search.export import BOX_COLUMNS, REGION_COLUMNS, OriginalPictures, as_cell, export, export_boxes
 from search.timeline import Cue, Sighting, cues, timeline
-from tests.documents import NOON_NS, PictureTable, frame, line, picture
+from tests.documents import NOON_NS, PictureTable, appearance, frame, line, picture
 
 
 @pytest.fixture
@@ -288,14 +288,11 @@ def test_unknown_formats_are_refused(store: EmbeddedStore) -> None:
         exported(store, "jsonl", kind="frames")
 
 
-def film(*texts_at: tuple[float, tuple[str, ...]]) -> list[Texts]:
-    return [frame("film.mp4", at_s, *texts, media=True) for at_s, texts in texts_at]
-
-
 def test_srt_merges_what_stays_and_never_overlaps(store: EmbeddedStore) -> None:
-    store.write(
-        film((0, ()), (0.5, ("HELLO",)), (1, ("HELLO", "WORLD")), (1.5, ("HELLO", "WORLD")), (2, ("WORLD",)), (2.5, ()))
-    )
+    frames = [frame("film.mp4", number / 2, media=True) for number in range(6)]
+    low = line(1, "WORLD").region.polygon
+    news = (appearance("WORLD", frames[2], frames[4], low), appearance("HELLO", frames[1], frames[3]))
+    store.write([*frames[:5], replace(frames[5], appearances=news)])
     assert exported(store, "srt") == (
         "1\n00:00:00,500 --> 00:00:01,000\nHELLO\n\n"
         "2\n00:00:01,000 --> 00:00:02,000\nHELLO\nWORLD\n\n"
@@ -303,80 +300,118 @@ def test_srt_merges_what_stays_and_never_overlaps(store: EmbeddedStore) -> None:
     )
 
 
+def shown(store: EmbeddedStore, source_id: str, at_s: float, text: str, until_s: float, **changes: Any) -> None:
+    """Store a frame with a text, and one without it."""
+    first = frame(source_id, at_s, text, **changes)
+    store.write([replace(first, appearances=(appearance(text, first, first),)), frame(source_id, until_s, **changes)])
+
+
 def test_vtt_escapes_and_srt_keeps_its_arrows_apart(store: EmbeddedStore) -> None:
-    store.write(film((3661, ("a <b> & --> c",)), (3661.25, ())))
+    shown(store, "film.mp4", 3661, "a <b> & --> c", 3661.25, media=True)
     assert exported(store, "vtt") == ("WEBVTT\n\n01:01:01.000 --> 01:01:01.250\na &lt;b&gt; &amp; --&gt; c\n\n")
     assert exported(store, "srt") == "1\n01:01:01,000 --> 01:01:01,250\na <b> & → c\n\n"
 
 
 def test_live_subtitles_start_with_the_first_frame(store: EmbeddedStore) -> None:
-    store.write([frame("cam", 100), frame("cam", 101, "NOW"), frame("cam", 101.4)])
+    store.write([frame("cam", 100)])
+    shown(store, "cam", 101, "NOW", 101.4)
     assert exported(store, "srt") == "1\n00:00:01,000 --> 00:00:01,400\nNOW\n\n"
 
 
 def test_the_last_text_stays_as_long_as_a_frame(store: EmbeddedStore) -> None:
-    store.write(film((0, ("THE",)), (0.04, ("THE",)), (0.08, ("END",))))
-    assert "00:00:00,080 --> 00:00:00,120\nEND" in exported(store, "srt")
+    frames = [frame("film.mp4", at_s, media=True) for at_s in (0, 0.04, 0.08)]
+    news = (appearance("THE", frames[0], frames[1]), appearance("END", frames[2], frames[2]))
+    store.write([*frames[:2], replace(frames[2], appearances=news)])
+    assert exported(store, "srt") == (
+        "1\n00:00:00,000 --> 00:00:00,080\nTHE\n\n2\n00:00:00,080 --> 00:00:00,120\nEND\n\n"
+    )
 
 
 def test_the_only_text_is_held_for_a_second_and_the_last_no_longer(store: EmbeddedStore) -> None:
-    store.write(film((0, ("END",))))
+    only, later = frame("film.mp4", 0, media=True), frame("film.mp4", 5, media=True)
+    store.write([replace(only, appearances=(appearance("END", only, only),))])
     assert "00:00:00,000 --> 00:00:01,000" in exported(store, "srt")
-    store.write(film((5, ("END",))))
+    store.write([replace(later, appearances=(appearance("END", later, later),))])
     assert "00:00:05,000 --> 00:00:06,000" in exported(store, "srt")
 
 
-def test_a_text_missed_once_stays_and_missed_long_is_two(store: EmbeddedStore) -> None:
-    store.write(film((0, ("A",)), (0.4, ()), (0.8, ("A",)), (1.2, ()), (1.6, ()), (2, ("A",)), (2.2, ())))
-    assert [(s.start_ms, s.end_ms) for s in timeline(store, "film.mp4").sightings] == [(0, 1200), (2000, 2200)]
+def test_a_text_is_held_from_where_it_was_last_seen_though_no_frame_was_kept_there(store: EmbeddedStore) -> None:
+    kept = [frame("film.mp4", at_s, media=True) for at_s in (0, 1.5, 3, 4.5)]
+    seen = [frame("film.mp4", at_s, media=True) for at_s in (1.2, 3.1)]
+    news = (appearance("SOON", kept[0], seen[0]), appearance("HELD", kept[1], seen[1]))
+    store.write([*kept[:3], replace(kept[3], appearances=news)])
+    spans = [(s.text, s.start_ms, s.end_ms) for s in timeline(store, "film.mp4").sightings]
+    assert spans == [("SOON", 0, 1500), ("HELD", 1500, 4100)]
+    assert timeline(store, "film.mp4").frames == 4
+
+
+def test_a_timeline_keeps_to_the_time_and_confidence_asked_for(store: EmbeddedStore) -> None:
+    frames = [frame("film.mp4", at_s, media=True) for at_s in range(7)]
+    places = [box_polygon(10 * step, 0, 10 * step + 10, 10) for step in range(7)]
+    news = (
+        appearance("LONG", frames[0], frames[6], *places),
+        appearance("BEFORE", frames[0], frames[1]),
+        appearance("UNSURE", frames[3], frames[4], confidence=0.5),
+    )
+    store.write([*frames[:6], replace(frames[6], appearances=news)])
+    where = Filter(since_ns=NOON_NS + 2 * 10**9, until_ns=NOON_NS + 5 * 10**9, min_confidence=0.6)
+    seen = timeline(store, "film.mp4", where)
+    (long,) = seen.sightings
+    assert (long.text, long.start_ms, round(long.end_ms, 3)) == ("LONG", 2000, 6000)
+    assert long.polygon_at(2500) == box_polygon(25, 0, 35, 10)
+    assert seen.frames == 3
+    live = [frame("cam", at_s) for at_s in range(4)]
+    store.write([*live[:3], replace(live[3], appearances=(appearance("ON", live[0], live[3], *places[:2]),))])
+    (on,) = timeline(store, "cam", Filter(since_ns=NOON_NS + 10**9)).sightings
+    assert (on.start_ms, on.end_ms) == (0, 3000)
+    assert on.polygon_at(0.5)[0][0] == pytest.approx(10 / 3, abs=0.1)
+
+
+def test_what_says_nothing_is_no_sighting(store: EmbeddedStore) -> None:
+    only = frame("film.mp4", 0, media=True)
+    store.write([replace(only, appearances=(appearance("  ", only, only),))])
+    assert timeline(store, "film.mp4").sightings == ()
 
 
 def test_subtitles_are_of_one_source(store: EmbeddedStore) -> None:
     with pytest.raises(ConfigError, match="the store is empty"):
         exported(store, "srt")
-    store.write([SIGN, MOVIE])
+    store.write([SIGN, replace(MOVIE, appearances=(appearance("TITLE", MOVIE, MOVIE),))])
     with pytest.raises(ConfigError, match=r"pick it with --source, one of cam, film\.mp4"):
         exported(store, "srt")
     assert "TITLE" in exported(store, "vtt", Filter(("film.mp4",)))
 
 
-def track_of(texts: Texts, first_ms: float, last_ms: float, text: str, **changes: Any) -> Appearance:
-    track = Appearance(
-        "t", texts.info.source_id, text, 0.9, NOON_NS, NOON_NS + 10**9, first_ms, last_ms, texts.info.frame_id, 3,
-        ((first_ms, box_polygon(0, 0, 10, 10)), (last_ms, box_polygon(100, 0, 110, 10))), closed=True,
-    )  # fmt: skip
-    return replace(track, **changes)
-
-
 def test_a_sighting_moves_with_its_text(store: EmbeddedStore) -> None:
     places = (box_polygon(0, 0, 10, 10), box_polygon(100, 0, 110, 10))
-    store.write([frame("film.mp4", s, line(0, "GATE", polygon=place), media=True) for s, place in enumerate(places)])
+    first, last = (frame("film.mp4", at_s, media=True) for at_s in (0, 1))
+    store.write([first, replace(last, appearances=(appearance("GATE", first, last, *places),))])
     (sighting,) = timeline(store, "film.mp4").sightings
-    assert (sighting.text, sighting.start_ms, sighting.end_ms) == ("GATE", 0, 2000)
+    assert (sighting.text, sighting.confidence, sighting.start_ms, sighting.end_ms) == ("GATE", 0.9, 0, 2000)
     assert sighting.polygon_at(500) == box_polygon(50, 0, 60, 10)
     assert sighting.polygon_at(-1) == places[0]
     assert sighting.polygon_at(1000) == sighting.polygon_at(9000) == places[1]
 
 
-def test_a_text_that_changes_in_its_place_is_told_as_it_was_seen(store: EmbeddedStore) -> None:
-    slides = [frame("film.mp4", s, line(0, text, track_id="t"), media=True) for s, text in enumerate(("ONE", "TWO"))]
-    store.write([slides[0], replace(slides[1], appearances=(track_of(slides[1], 0, 1000, "TWO"),))])
-    seen = timeline(store, "film.mp4").sightings
-    assert [(sighting.text, sighting.start_ms, sighting.end_ms) for sighting in seen] == [
-        ("ONE", 0, 1000),
-        ("TWO", 1000, 2000),
-    ]
+def test_what_was_voted_counts_and_not_what_a_frame_says(store: EmbeddedStore) -> None:
+    first, last = (frame("film.mp4", at_s, text, media=True) for at_s, text in ((0, "GATE 812"), (1, "GATE B12")))
+    store.write([first, replace(last, appearances=(appearance("GATE B12", first, last),))])
+    assert [sighting.text for sighting in timeline(store, "film.mp4").sightings] == ["GATE B12"]
 
 
 def test_timeline_forgets_what_a_replay_superseded(store: EmbeddedStore) -> None:
-    old = frame("film.mp4", 0, line(0, "OLD", track_id="t"), media=True)
-    store.write([replace(old, appearances=(track_of(old, 0, 0, "OLD"),))])
-    store.write([frame("film.mp4", 0, "NEW", media=True, generation=9)])
+    for text, generation in (("OLD", 1), ("NEW", 9)):
+        read = frame("film.mp4", 0, text, media=True, generation=generation)
+        store.write([replace(read, appearances=(appearance(text, read, read),))])
     assert [sighting.text for sighting in timeline(store, "film.mp4").sightings] == ["NEW"]
 
 
 def test_the_same_text_twice_at_once_is_two_sightings_and_one_cue(store: EmbeddedStore) -> None:
-    store.write(film((0, ("EXIT", "EXIT")), (0.5, ("EXIT", "EXIT")), (1, ())))
+    first, last, empty = (frame("film.mp4", at_s, media=True) for at_s in (0, 0.5, 1))
+    low, high = (
+        replace(appearance("EXIT", first, last, box_polygon(100, y, 300, y + 40)), track_id=f"{y}") for y in (110, 50)
+    )
+    store.write([first, last, replace(empty, appearances=(low, high))])
     seen = timeline(store, "film.mp4").sightings
     assert [(s.start_ms, s.end_ms, s.polygon_at(0)[0]) for s in seen] == [(0, 1000, (100, 50)), (0, 1000, (100, 110))]
     assert list(cues(seen)) == [Cue(0, 1000, ("EXIT",))]
