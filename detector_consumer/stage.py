@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from ocrstream.picture import Image, Picture
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
 
+REST_SHARE = 1.0
+"""Before a live source the detector rests for so many times as long as it has worked: meanwhile lines are followed."""
+
 MOST_WATCHES = 256
 """Sources that are followed; beyond that the one that was silent for longest is forgotten."""
 
@@ -26,19 +30,21 @@ def build(
     settings: DetectorSettings,
     transport: Transport,
     metrics: Metrics,
-    admits: Callable[[float], bool] | None = None,
+    is_idle: Callable[[], bool] = lambda: True,
 ) -> Runner:
-    """The stage with its loop; ``admits`` as in `Runner`.
+    """The stage with its loop; ``is_idle`` as in `DetectorStage`.
 
     Raises:
         EngineError: the detector is unknown or cannot be loaded.
     """
     options = EngineOptions(settings.device, settings.threads, settings.weights)
     reads_all = settings.read == "all"
-    stage = DetectorStage(settings.engine, lambda name: load_detector(name, options), reads_all=reads_all)
+    stage = DetectorStage(
+        settings.engine, lambda name: load_detector(name, options), reads_all=reads_all, is_idle=is_idle
+    )
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)
-    return Runner(stage, flow, transport, metrics, admits)
+    return Runner(stage, flow, transport, metrics)
 
 
 @dataclass(slots=True)
@@ -61,13 +67,26 @@ class DetectorStage:
         engine: the detector's name, used for every frame that does not ask for another one (a replay may).
         load: gives the detector of a name; called once a name.
         reads_all: whether videos and cameras are looked at in the same way as images.
+        is_idle: whether what was found so far has been read; until then, lines of live sources are only followed.
+        clock: seconds, to keep the detector's share of a live source's time.
     """
 
     name = "detector"
 
-    def __init__(self, engine: str, load: Callable[[str], Detector], *, reads_all: bool = False) -> None:
+    def __init__(
+        self,
+        engine: str,
+        load: Callable[[str], Detector],
+        *,
+        reads_all: bool = False,
+        is_idle: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._detectors = Engines(engine, load)
         self._reads_all = reads_all
+        self._is_idle = is_idle
+        self._clock = clock
+        self._rests_until_s = 0.0
         self._tracker = Tracker()
         self._watches: dict[tuple[str, int], Watch] = {}
         self._last: dict[tuple[str, int], Crops] = {}
@@ -115,8 +134,11 @@ class DetectorStage:
         seen = []
         for index in indices:
             watch = self._watch(frames[index].info)
-            seen.append(_Seen(index, watch, pictures[index], watch.see(frames[index].info, pictures[index])))
+            info, picture = frames[index].info, pictures[index]
+            parts = watch.see(info, picture, has_time=not info.live or self._has_time())
+            seen.append(_Seen(index, watch, picture, parts))
         waiting = [each for each in seen if each.parts]
+        begun_s = self._clock()
         while waiting:
             found = iter(detector.detect([_part(each.picture, box) for each in waiting for box in each.parts]))
             waiting = [
@@ -124,11 +146,17 @@ class DetectorStage:
             ]
             for each in waiting:
                 each.parts = each.watch.parts
+            now_s = self._clock()
+            self._rests_until_s = now_s + REST_SHARE * (now_s - begun_s)
         for each in seen:
             frame = frames[each.index]
             crops = each.watch.tell(detector.info, each.picture, frame.picture)
             results[each.index] = crops
             self._last[frame.info.key, frame.info.generation] = crops
+
+    def _has_time(self) -> bool:
+        """Whether a live source's frame may be given to the detector: otherwise the delay would grow."""
+        return self._clock() >= self._rests_until_s and self._is_idle()
 
     def _watch(self, info: FrameInfo) -> Watch:
         key = info.key, info.generation

@@ -55,6 +55,9 @@ READ_AGAIN_S, READ_SELDOM_S, READ_FACTOR = 0.3, 60.0, 1.5
 """A line that stands still is read again after this time, then after half as much more, and so on: noise differs, and
 a vote needs voices."""
 
+MOST_READ_AGAIN = 3
+"""So many lines are read again together at most."""
+
 COMING_IN_S = 1.0
 """A line that the frame's edge cuts off is read after this time at the latest."""
 
@@ -82,15 +85,17 @@ class Watch:
         self._parts: list[Box] = []
         self._examined_at_ns: int | None = None
         self._examine_wait_s = EXAMINE_AFTER_S
+        self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = 0
         self._told: dict[str, Polygon] = {}
 
-    def see(self, info: FrameInfo, picture: Image) -> list[Box]:
+    def see(self, info: FrameInfo, picture: Image, *, has_time: bool = True) -> list[Box]:
         """Take in the next frame.
 
         Args:
             info: the frame. One from before the last begins afresh.
             picture: ``(H, W, 3) uint8 BGR``.
+            has_time: whether there is time for the detector, but for what is entirely new; and for reading again.
 
         Returns:
             The parts of it that the detector has to look at, in the picture's pixels; often none.
@@ -100,7 +105,7 @@ class Watch:
             motion = self._motion.estimate(before.small, greys.small)
         else:
             motion = None
-        self._before, self._info = greys, info
+        self._before, self._info, self._has_time = greys, info, has_time
         known = self._tracker.advance(_KEY, greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
         changes = self._gate.look(greys, motion, info.captured_at_ns)
         self._changes = changes.unexplained_by([track.polygon for track in known if track.is_visible])
@@ -187,8 +192,10 @@ class Watch:
         whole = _frame_box(picture)
         if self._examined_at_ns is None:
             return [whole]
-        if not self._changes.tiles.any() or (
-            self._info.captured_at_ns - self._examined_at_ns < self._examine_wait_s * 1e9
+        if (
+            not self._has_time
+            or not self._changes.tiles.any()
+            or (self._info.captured_at_ns - self._examined_at_ns < self._examine_wait_s * 1e9)
         ):
             return []
         margin = MARGIN_TILES * self._changes.tile_px
@@ -212,14 +219,22 @@ class Watch:
 
     def _wanted(self, tracks: Sequence[Followed], picture: Image) -> dict[str, View]:
         """The lines of which a crop is to be sent."""
-        wanted = {}
+        wanted: dict[str, View] = {}
+        due: dict[str, View] = {}
         for track in tracks:
             view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
             if self._is_coming_in(track):
                 continue
-            if self._album.wants(track.track_id, view) or self._is_due(track):
+            if self._album.wants(track.track_id, view):
                 wanted[track.track_id] = view
-                self._note_read(track.track_id)
+            elif self._is_due(track):
+                due[track.track_id] = view
+        if self._has_time:
+            # Those that wait for longest first; the others' turn comes soon.
+            first = sorted(due, key=lambda track_id: self._read[track_id].at_ns)[:MOST_READ_AGAIN]
+            wanted |= {track_id: due[track_id] for track_id in first}
+        for track_id in wanted:
+            self._note_read(track_id)
         return wanted
 
     def _is_due(self, track: Followed) -> bool:

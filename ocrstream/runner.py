@@ -132,8 +132,6 @@ class Runner:
         flow: what it takes and gives.
         transport: what that travels on.
         metrics: where it is counted.
-        admits: asked before anything is taken, with how long it may wait, in seconds; nothing is taken while it says
-            no. So a stage can leave the newest frame to be taken when there is time for it.
     """
 
     def __init__(
@@ -142,9 +140,7 @@ class Runner:
         flow: Flow,
         transport: Transport,
         metrics: Metrics,
-        admits: Callable[[float], bool] | None = None,
     ) -> None:
-        self._admits = admits
         self._stage = stage
         self.flow = flow
         self._transport = transport
@@ -177,8 +173,6 @@ class Runner:
         last_work_s: float | None = None
         try:
             while not stop.is_set():
-                if self._admits is not None and not self._admits(IDLE_POLL_S):
-                    continue
                 self._collect(consumer, stop)
                 if self._waiting:
                     self._work(consumer, stop)

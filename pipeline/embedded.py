@@ -45,8 +45,6 @@ class Embedded:
         frames: where pictures go.
         letters: where records go that cannot be processed.
         metrics: counts of all stages.
-        live: whether a camera is among the sources. Then the detector takes no frame before what it found in the last
-            one is read: both want all cores, so side by side they would only make each other, and every text, late.
 
     Raises:
         EngineError: an engine is unknown or cannot be loaded.
@@ -59,8 +57,6 @@ class Embedded:
         frames: FrameStore,
         letters: DeadLetterFolder,
         metrics: Metrics,
-        *,
-        live: bool,
     ) -> None:
         self.metrics = metrics
         self._transport = MemoryTransport(partitions=4, capacity=CAPACITY, metrics=metrics)
@@ -71,7 +67,7 @@ class Embedded:
                 configuration.section(DetectorSettings),
                 self._transport,
                 metrics,
-                admits=partial(self._transport.wait_handled, CROPS) if live else None,
+                is_idle=partial(self._transport.wait_handled, CROPS, 0.0),
             ),
             "recognizer": recognizer.build(configuration.section(RecognizerSettings), self._transport, metrics),
             "indexer": indexer.build(configuration.section(IndexerSettings), store, frames, self._transport, metrics),

@@ -101,8 +101,7 @@ class Run:
             for source in self._sources:
                 opening.callback(source.close)
             letters = DeadLetterFolder(Path(configuration.section(DataSettings).dir) / FOLDER)
-            live = any(source.live for source in self._sources)
-            self._embedded = Embedded(configuration, store, self.frames, letters, self.metrics, live=live)
+            self._embedded = Embedded(configuration, store, self.frames, letters, self.metrics)
             opening.callback(self._embedded.close)
             self._stack = opening.pop_all()
         self._gauge = Gauge(self.metrics, [self._goal(source) for source in self._sources])

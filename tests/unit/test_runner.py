@@ -126,23 +126,6 @@ def test_a_camera_that_sends_more_does_not_wait_longer_for_its_turn() -> None:
     assert stage.batches == [[20 + ord("a"), 20 + ord("b")], [20 + ord("c"), 20 + ord("d")]]
 
 
-def test_nothing_is_taken_while_it_is_not_admitted() -> None:
-    stage, asked = Recorder(), 0
-
-    def admits(timeout_s: float) -> bool:
-        nonlocal asked
-        asked += 1
-        if asked < 3:
-            bench.publish(frame(asked, "camera", live=True))
-        return asked >= 3
-
-    bench = Bench(stage)
-    bench.runner._admits = admits
-    bench.publish(frame(0, "camera", live=True))
-    bench.run()
-    assert stage.batches == [[2]]
-
-
 def test_a_stream_that_has_gone_quiet_is_told_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "QUIET_S", 0.0)
     bench = Bench(Recorder())
