@@ -70,7 +70,7 @@ def frame(at_s: float, *lines: tuple[str, Box], source_id: str = "hall", noise: 
     if noise:
         grains = np.random.default_rng(at_ns).normal(0.0, noise, picture.shape)
         picture = np.clip(picture + grains, 0, 255).astype(np.uint8)
-    info = FrameInfo(source_id, make_frame_id(source_id, at_ns), at_ns, *SIZE_WH, live=True)
+    info = FrameInfo(source_id, make_frame_id(source_id, at_ns), at_ns, *SIZE_WH, live=False, media_time_ms=at_s * 1000)
     return Frame(replace(info, **changes), Picture.from_array(picture))
 
 
@@ -103,7 +103,8 @@ def test_a_still_text_is_sent_seldom_and_otherwise_as_last_read() -> None:
     assert rig.detector.shown == [SIZE_WH]
     sent = sent_at_s(told)
     assert sent[0] == 1.0
-    assert len(sent) <= 4
+    assert len(sent) <= len(told) / 10
+    assert all(np.diff(np.diff(sent)) > 0)
     in_sight = [crop for crops in told for crop in crops.crops]
     assert len(in_sight) > len(sent)
     assert {crop.region.track_id for crop in in_sight} == {told[0].crops[0].region.track_id}
@@ -122,7 +123,7 @@ def test_what_is_seen_as_last_read_says_so_in_its_frame_and_makes_its_appearance
     assert all(not texts.lines for texts in read if not texts.is_kept)
     (appearance,) = {a.track_id: a for texts in read for a in texts.appearances}.values()
     assert (appearance.text, appearance.closed) == ("Gate B12", True)
-    assert appearance.readings == len(sent_at_s(rig.told)) < 6
+    assert appearance.readings == len(sent_at_s(rig.told))
     assert (appearance.first_at_ns, appearance.last_at_ns) == (
         rig.told[0].info.captured_at_ns,
         rig.told[-1].info.captured_at_ns,
@@ -210,7 +211,7 @@ def test_the_end_tells_nothing_of_a_frame_that_was_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"path": "photos/a.jpg", "live": False}, {"generation": 5}], ids=["image", "replay"]
+    "changes", [{"path": "photos/a.jpg", "media_time_ms": None}, {"generation": 5}], ids=["image", "replay"]
 )
 def test_images_and_replays_are_read_whole(changes: dict[str, Any]) -> None:
     rig = Rig()
@@ -334,6 +335,6 @@ def test_of_too_many_sources_the_one_silent_for_longest_is_forgotten(monkeypatch
     for second, source_id in enumerate("abca"):
         rig.show([frame(1 + second / 10, GATE, source_id=source_id)])
     assert rig.detector.shown == [SIZE_WH] * 4
-    rig.show([frame(1.5, GATE, source_id="c")])
+    rig.show([frame(1.35, GATE, source_id="c")])
     assert rig.detector.shown == [SIZE_WH] * 4
     assert [crops.info.source_id for crops in rig.finish()] == ["c"]
