@@ -3,10 +3,11 @@
 Two figures, each as recall, precision and F:
 
 Pairs
-    A (word, frame) pair is a labelled word in one frame. It is found where a system says the same word (lower case, three
-    letters or digits and more) at that frame's time in that place: the middle of what was said lies in the word's
-    polygon, grown by half its height, or the word's middle in the line that was said. A pair counts from half of the word in sight and 10 px of height on. What is said
-    where a word is that does not count (don't-care regions, words that are hidden or small) is neither right nor wrong.
+    A (word, frame) pair is a labelled word in one frame. It is found where a system says the same word (lower case,
+    three letters or digits and more) at that frame's time in that place: the middle of what was said lies in the word's
+    polygon, grown by half its height, or the word's middle in the line that was said. A pair counts from half of the
+    word in sight and 10 px of height on. What is said where a word is that does not count (don't-care regions, words
+    that are hidden or small) is neither right nor wrong.
 
 Appearances
     A labelled word that counts for a second and more is found where one appearance holds it for at least half of that
@@ -96,7 +97,12 @@ def said_words(text: str, polygon: Polygon) -> list[Said]:
         begin, end = at / len(lowered), (at + len(word)) / len(lowered)
         at += len(word)
         top, bottom = top_right - top_left, bottom_right - bottom_left
-        corners = [top_left + begin * top, top_left + end * top, bottom_left + end * bottom, bottom_left + begin * bottom]
+        corners = [
+            top_left + begin * top,
+            top_left + end * top,
+            bottom_left + end * bottom,
+            bottom_left + begin * bottom,
+        ]
         said.append(Said(word, to_polygon(np.array(corners)), polygon))
     return said
 
@@ -227,7 +233,11 @@ def _judge_sighting(labels: Sequence[Sequence[SeenWord]], sighting: Sighting, co
     first = max(round(sighting.start_ms * FPS / 1000), 0)
     last = min(round(sighting.end_ms * FPS / 1000), len(labels) - 1)
     labelled = {
-        word for seen in labels[first : last + 1] for each in seen if not each.word.ignore for word in words_of(each.word.text)
+        word
+        for seen in labels[first : last + 1]
+        for each in seen
+        if not each.word.ignore
+        for word in words_of(each.word.text)
     }
     middle = (first + last) // 2
     passed_over = [_grown(each.word.polygon) for each in labels[middle] if not counts_as_pair(each)]
@@ -253,7 +263,7 @@ def _grown(polygon: Polygon) -> NDArray[np.float32]:
     down = corners[3] - corners[0] + corners[2] - corners[1]
     along *= by / max(float(np.hypot(*along)), 1e-6)
     down *= by / max(float(np.hypot(*down)), 1e-6)
-    return np.asarray(corners + [-along - down, along - down, along + down, -along + down], np.float32)
+    return np.asarray(corners + np.stack([-along - down, along - down, along + down, -along + down]), np.float32)
 
 
 def _holds(region: NDArray[np.float32], polygon: Polygon) -> bool:
