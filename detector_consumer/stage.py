@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from detector_consumer.gating import GateSettings
+from detector_consumer.masks import is_masked
 from detector_consumer.tracking import Tracker
 from detector_consumer.watching import Watch
+from ocrstream.by_source import BySource, Zone, of_source
 from ocrstream.config import DetectorSettings
 from ocrstream.geometry import Box, Polygon, clip_polygon, scale_polygon
 from ocrstream.lines import cut_line
@@ -40,7 +43,11 @@ def build(
     options = EngineOptions(settings.device, settings.threads, settings.weights)
     reads_all = settings.read == "all"
     stage = DetectorStage(
-        settings.engine, lambda name: load_detector(name, options), reads_all=reads_all, is_idle=is_idle
+        settings.engine,
+        lambda name: load_detector(name, options),
+        reads_all=reads_all,
+        masks=settings.masks,
+        is_idle=is_idle,
     )
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)
@@ -67,6 +74,7 @@ class DetectorStage:
         engine: the detector's name, used for every frame that does not ask for another one (a replay may).
         load: gives the detector of a name; called once a name.
         reads_all: whether videos and cameras are looked at in the same way as images.
+        masks: zones in which nothing is read; lines whose middle lies in one are left out.
         is_idle: whether what was found so far has been read; until then, lines of live sources are only followed.
         clock: seconds, to keep the detector's share of a live source's time.
     """
@@ -79,11 +87,13 @@ class DetectorStage:
         load: Callable[[str], Detector],
         *,
         reads_all: bool = False,
+        masks: BySource[Zone] = (),
         is_idle: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._detectors = Engines(engine, load)
         self._reads_all = reads_all
+        self._masks = masks
         self._is_idle = is_idle
         self._clock = clock
         self._rests_until_s = 0.0
@@ -161,7 +171,7 @@ class DetectorStage:
     def _watch(self, info: FrameInfo) -> Watch:
         key = info.key, info.generation
         # The one that was used last stands last.
-        watch = self._watches.pop(key, None) or Watch()
+        watch = self._watches.pop(key, None) or Watch(GateSettings(masks=of_source(self._masks, info.source_id)))
         self._watches[key] = watch
         if len(self._watches) > MOST_WATCHES:
             oldest = next(iter(self._watches))
@@ -170,6 +180,8 @@ class DetectorStage:
         return watch
 
     def _crops(self, frame: Frame, picture: Image, detector: Detector, lines: list[TextLine]) -> Crops:
+        masks = of_source(self._masks, frame.info.source_id)
+        lines = [line for line in lines if not is_masked(line.polygon, masks, picture)]
         regions = self._tracker.follow(frame.info, _regions(frame.info, picture, lines))
         crops = tuple(
             Crop(region, tuple(map(Picture.from_array, cut_line(picture, line.polygon, line.words))))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer.gating import Changes, Gate, GateSettings
+from detector_consumer.masks import is_masked
 from detector_consumer.motion import Greys, MotionEstimator, shrink
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, View, view_of
@@ -68,11 +69,12 @@ class Watch:
     """What is known of one source (or segment) and generation.
 
     Args:
-        settings: of the gate.
+        settings: of the gate; nothing is read in its masks.
     """
 
     def __init__(self, settings: GateSettings | None = None) -> None:
         self._gate = Gate(settings)
+        self._masks = settings.masks if settings else ()
         self._motion = MotionEstimator()
         self._tracker = Tracker()
         self._album = Album()
@@ -130,6 +132,7 @@ class Watch:
         placed = [
             _moved(line, part[0], part[1]) for part, mine in zip(self._parts, lines, strict=True) for line in mine
         ]
+        placed = [line for line in placed if not is_masked(line.polygon, self._masks, picture)]
         whole = _frame_box(picture)
         if self._parts != [whole] and any(_reaches_out(line.polygon, self._parts, whole) for line in placed):
             self._parts = [whole]
@@ -164,7 +167,10 @@ class Watch:
         info = self._info
         assert info is not None
         known = self._tracker.tracks(_KEY)
-        in_sight = _ordered([track for track in known if track.is_visible])
+        # A line may move into a mask, too.
+        in_sight = _ordered(
+            [track for track in known if track.is_visible and not is_masked(track.polygon, self._masks, picture)]
+        )
         wanted = self._wanted(in_sight, picture) if self._is_time_to_look() else {}
         ids = {track.track_id for track in known}
         self._album.keep(ids)

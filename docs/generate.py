@@ -36,7 +36,11 @@ def settings_tables() -> str:
 def _setting_row(section: str, field: dataclasses.Field[Any]) -> str:
     told = field.metadata
     default = (
-        "" if field.default == "" else f"`{field.default:g}`" if _is_number(field.default) else f"`{field.default}`"
+        ""
+        if field.default in ("", ())
+        else f"`{field.default:g}`"
+        if _is_number(field.default)
+        else f"`{field.default}`"
     )
     flag = f"`{told['flag']}`" if told["flag"] else ""
     meaning = _cell(told["help"]) + "".join(f"; {limit}" for limit in _limits(told))

@@ -8,7 +8,8 @@ variable   ``OCRSTREAM_KAFKA_SERVERS=broker:9092``
 flag       ``--kafka broker:9092`` (the settings that have one)
 =========  ===============================================================
 
-An unknown key is an error. Secrets come from the environment only.
+An unknown key is an error. Secrets come from the environment only. What is given by source is a table in the file, and
+JSON in the environment (`ocrstream.by_source`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ocrstream.by_source import Pattern, Zone, read_patterns, read_zones
 from ocrstream.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "OCRSTREAM_"
@@ -42,6 +44,7 @@ def setting(
     lowest: float | None = None,
     highest: float | None = None,
     choices: tuple[str, ...] | None = None,
+    read: Callable[[object], Any] | None = None,
 ) -> Any:
     """A field of a settings dataclass.
 
@@ -54,6 +57,7 @@ def setting(
         lowest: the smallest number it takes.
         highest: the largest.
         choices: the words it takes.
+        read: makes it of what stands in the file or the environment, and raises a ValueError that says what is wrong.
     """
     metadata = {
         "help": help,
@@ -63,6 +67,7 @@ def setting(
         "lowest": lowest,
         "highest": highest,
         "choices": choices,
+        "read": read,
     }
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
@@ -164,6 +169,9 @@ class DetectorSettings:
         flag="--read",
         choices=("new", "all"),
     )
+    masks: tuple[tuple[str, tuple[Zone, ...]], ...] = setting(
+        (), "parts of the frame in which nothing is read, by source; see Masks and formats", read=read_zones
+    )
     batch: int = setting(4, "frames of several sources looked at together", lowest=1)
     deadline_ms: float = setting(2.0, "how long a batch waits for more frames", lowest=0.0)
     group: str = setting("ocr-detector", "consumer group")
@@ -182,6 +190,9 @@ class RecognizerSettings:
     batch: int = setting(8, "frames whose crops are read together", lowest=1)
     deadline_ms: float = setting(20.0, "how long a batch waits for more crops", lowest=0.0)
     min_confidence: float = setting(0.4, "readings below this are not kept", lowest=0.0, highest=1.0)
+    formats: tuple[tuple[str, tuple[Pattern, ...]], ...] = setting(
+        (), "what texts look like, by source; see Masks and formats", read=read_patterns
+    )
     group: str = setting("ocr-recognizer", "consumer group")
 
 
@@ -337,6 +348,11 @@ def _unknown(what: str, word: str, known: typing.Iterable[str]) -> str:
 
 
 def _convert(value: Any, kind: Any, field: dataclasses.Field[Any], where: str) -> Any:
+    if field.metadata["read"] is not None:
+        try:
+            return field.metadata["read"](value)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from error
     try:
         converted = _as_kind(value, kind)
     except ValueError as error:

@@ -31,7 +31,9 @@ def build(settings: RecognizerSettings, transport: Transport, metrics: Metrics) 
         EngineError: the recogniser is unknown or cannot be loaded.
     """
     options = EngineOptions(settings.device, settings.threads, settings.weights)
-    stage = RecognizerStage(settings.engine, lambda name: load_recognizer(name, options), settings.min_confidence)
+    stage = RecognizerStage(
+        settings.engine, lambda name: load_recognizer(name, options), settings.min_confidence, dict(settings.formats)
+    )
     # A detected frame has cost much already, so one more than the newest is kept before any is dropped.
     flow = Flow((CROPS,), TEXTS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=2)
     return Runner(stage, flow, transport, metrics)

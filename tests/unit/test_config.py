@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ocrstream.by_source import of_source
 from ocrstream.config import (
     Configuration,
     DetectorSettings,
@@ -83,3 +84,63 @@ def test_secrets_come_from_the_environment_and_are_never_shown() -> None:
     settings = Configuration(None, {"OCRSTREAM_ELASTICSEARCH_PASSWORD": "hush"}).section(ElasticsearchSettings)
     assert settings.password == "hush"
     assert "hush" not in repr(settings)
+
+
+FORMATS = """
+[recognizer.formats]
+"platform-*" = ['[A-Z]\\d\\d', "gate"]
+"hall" = ['\\d\\d:\\d\\d']
+"""
+MASKS = """
+[detector]
+engine = "blocks"
+[detector.masks]
+"hall" = [[[0.0, 0.9], [1, 0.9], [1.0, 1.0], [0.0, 1.0]], [[0, 0], [0.5, 0], [0, 0.5]]]
+"""
+
+
+def test_formats_and_masks_are_tables_of_sources(tmp_path: Path) -> None:
+    read = Configuration(parsed("--config", written(tmp_path, FORMATS + MASKS)), {})
+    formats = read.section(RecognizerSettings).formats
+    assert [(name, [pattern.pattern for pattern in patterns]) for name, patterns in formats] == [
+        ("platform-*", [r"[A-Z]\d\d", "gate"]),
+        ("hall", [r"\d\d:\d\d"]),
+    ]
+    detector = read.section(DetectorSettings)
+    assert detector.engine == "blocks"
+    assert detector.masks == (
+        ("hall", (((0.0, 0.9), (1.0, 0.9), (1.0, 1.0), (0.0, 1.0)), ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)))),
+    )
+    assert (of_source(formats, "door"), len(of_source(formats, "platform-3"))) == ((), 2)
+    assert Configuration(None, {}).section(RecognizerSettings).formats == ()
+
+
+def test_in_the_environment_they_are_json() -> None:
+    environment = {"OCRSTREAM_RECOGNIZER_FORMATS": '{"p*": ["B\\\\d"]}', "OCRSTREAM_DETECTOR_MASKS": ""}
+    read = Configuration(None, environment)
+    ((name, (pattern,)),) = read.section(RecognizerSettings).formats
+    assert (name, pattern.pattern) == ("p*", r"B\d")
+    assert read.section(DetectorSettings).masks == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[recognizer]\nformats = 5", "recognizer.formats: expected a table of sources, each with a list of regular"),
+        ("[recognizer]\nformats = '['", r"expected a table of sources.*; got '\['"),
+        ("[recognizer.formats]\nhall = 'B12'", "recognizer.formats: expected a table of .*; 'hall' has 'B12'"),
+        ("[recognizer.formats]\nhall = [12]", "recognizer.formats: 'hall': a regular expression is a string, got 12"),
+        (
+            "[recognizer.formats]\nhall = ['[A-Z']",
+            r"recognizer.formats: 'hall': '\[A-Z' is no regular expression: unterminated character set at position 0",
+        ),
+        ("[detector.masks]\nhall = [[[0, 0], [1, 0]]]", "detector.masks: 'hall': a zone is three points"),
+        ("[detector.masks]\nhall = [[[0, 0], [640, 0], [0, 1]]]", "each 0 to 1 as a share of the frame's width or"),
+        ("[detector.masks]\nhall = [[0.1, 0.2, 0.3]]", "a zone is three points"),
+        ("[detector.masks]\nhall = 0.5", "detector.masks: expected a table of sources, each with a list of polygons"),
+    ],
+)
+def test_a_mistake_in_formats_or_masks_is_named(tmp_path: Path, text: str, message: str) -> None:
+    read = Configuration(parsed("--config", written(tmp_path, text)), {})
+    with pytest.raises(ConfigError, match=message):
+        [read.section(section) for section in (DetectorSettings, RecognizerSettings)]

@@ -23,7 +23,15 @@ import pytest
 from starlette.routing import Mount, Route
 
 from ocrstream import errors, messages, runner, wire
-from ocrstream.config import OTHERS_VARIABLES, SECTIONS, Configuration, ProducerSettings, variable_of
+from ocrstream.config import (
+    OTHERS_VARIABLES,
+    SECTIONS,
+    Configuration,
+    DetectorSettings,
+    ProducerSettings,
+    RecognizerSettings,
+    variable_of,
+)
 from ocrstream.geometry import box_polygon
 from ocrstream.messages import (
     Appearance,
@@ -338,13 +346,21 @@ def test_every_command_and_variable_that_is_named_exists(path: Path) -> None:
         assert variable in known | OTHERS_VARIABLES | {"OCRSTREAM_TEST", "OCRSTREAM_BENCH"}, variable
 
 
-def test_the_example_of_a_configuration_file_is_one(tmp_path: Path) -> None:
-    (example,) = fenced(page("configuration.md"), "toml")
+def test_the_examples_of_configuration_files_are_some(tmp_path: Path) -> None:
+    plain, by_source = (_configuration(tmp_path, example) for example in fenced(page("configuration.md"), "toml"))
+    assert plain.section(ProducerSettings).fps == 5
+    assert [name for name, _ in by_source.section(DetectorSettings).masks] == ["hall"]
+    (variable,) = re.findall(r"`(OCRSTREAM_RECOGNIZER_FORMATS)='([^']+)'`", page("configuration.md"))
+    ((name, (pattern,)),) = Configuration(None, dict([variable])).section(RecognizerSettings).formats
+    assert (name, pattern) == ("platform-*", by_source.section(RecognizerSettings).formats[0][1][0])
+
+
+def _configuration(tmp_path: Path, example: str) -> Configuration:
     (tmp_path / "ocrstream.toml").write_text(example)
     configuration = Configuration(argparse.Namespace(config=str(tmp_path / "ocrstream.toml")), {})
-    assert configuration.section(ProducerSettings).fps == 5
     for section in SECTIONS:
         configuration.section(section)
+    return configuration
 
 
 def test_the_example_of_an_engine_works() -> None:

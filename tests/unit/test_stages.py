@@ -16,6 +16,7 @@ from detector_consumer.stage import DetectorStage
 from detector_consumer.stage import build as build_detector
 from indexer.stage import IndexerStage
 from indexer.stage import build as build_indexer
+from ocrstream.by_source import read_patterns, read_zones
 from ocrstream.config import DetectorSettings, IndexerSettings, RecognizerSettings
 from ocrstream.errors import PoisonError
 from ocrstream.geometry import box_polygon
@@ -124,6 +125,31 @@ def test_each_characters_confidence_and_the_sources_formats_count_in_the_vote() 
     for second in (1.0, 1.1):
         stage.handle(finder.handle([frame(second, GATE)]))
     assert [appearance.text for appearance in stage.finish()[0].appearances] == ["GATE B10"]
+
+
+def test_formats_and_masks_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    formats = read_patterns({"h*": [r"GATE [A-Z]\d\d"]})
+    masks = read_zones({"hall": [[[0.4, 0.5], [1, 0.5], [1, 1], [0.4, 1]]]})
+    transport, metrics = MemoryTransport(), Metrics()
+    finder = build_detector(DetectorSettings(engine="blocks", masks=masks, read="all"), transport, metrics)
+    (crops,) = finder._stage.handle([frame(1, GATE, EXIT)])
+    assert isinstance(crops, Crops)
+    assert [crop.region.polygon for crop in crops.crops] == [box_polygon(*GATE[1])]
+
+    class Misread:
+        """Reads a digit as a letter."""
+
+        info = EngineInfo("misread", "0" * 12)
+
+        def read(self, crops: Sequence[Image]) -> list[Reading]:
+            return [Reading("GATE Bl2", 0.7, (*(0.99,) * 6, 0.3, 0.99)) for _ in crops]
+
+    monkeypatch.setattr("recognizer_consumer.stage.load_recognizer", lambda _name, _options: Misread())
+    reader = build_recognizer(RecognizerSettings(engine="misread", formats=formats), transport, metrics)
+    reader._stage.handle([crops])
+    (last,) = reader._stage.finish()
+    assert isinstance(last, Texts)
+    assert [appearance.text for appearance in last.appearances] == ["GATE B12"]
 
 
 def test_one_text_over_time_is_one_track_and_one_appearance() -> None:

@@ -41,9 +41,9 @@ class Watched(BlocksDetector):
 class Rig:
     """A detector's stage, and what came out of it so far."""
 
-    def __init__(self, detector: Watched | None = None, *, reads_all: bool = False) -> None:
+    def __init__(self, detector: Watched | None = None, **settings: Any) -> None:
         self.detector = detector or Watched()
-        self.stage = DetectorStage("blocks", lambda _name: self.detector, reads_all=reads_all)
+        self.stage = DetectorStage("blocks", lambda _name: self.detector, **settings)
         self.told: list[Crops] = []
 
     def show(self, frames: Iterable[Frame]) -> list[Crops]:
@@ -226,6 +226,30 @@ def test_with_read_all_every_frame_is_read_whole() -> None:
     told = rig.show(still(1, 1.2, GATE, EXIT))
     assert rig.detector.shown == [SIZE_WH] * len(told)
     assert all(crops.is_kept and [len(crop.pictures) for crop in crops.crops] == [1, 1] for crops in told)
+
+
+UPPER_LEFT = (("ha*", (((0.0, 0.0), (0.5, 0.0), (0.5, 0.3), (0.0, 0.3)),)),)
+"""Holds the middle of GATE and not that of EXIT."""
+
+
+@pytest.mark.parametrize("reads_all", [False, True], ids=["new", "all"])
+def test_what_lies_in_a_mask_is_left_out_of_the_sources_it_is_for(reads_all: bool) -> None:
+    rig = Rig(reads_all=reads_all, masks=UPPER_LEFT)
+    rig.show([each for source_id in ("hall", "door") for each in still(1, 1.5, GATE, EXIT, source_id=source_id)])
+    seen = {(crops.info.source_id, bounding_box(crop.region.polygon)) for crops in rig.told for crop in crops.crops}
+    assert seen == {("hall", EXIT[1]), ("door", GATE[1]), ("door", EXIT[1])}
+
+
+def test_what_changes_in_a_mask_wakes_nobody_and_what_moves_into_it_is_out_of_sight() -> None:
+    rig = Rig(masks=UPPER_LEFT)
+    rig.show([*still(1, 2, EXIT), *still(2, 3, GATE, EXIT)])
+    assert rig.detector.shown == [SIZE_WH]
+    rig = Rig(masks=UPPER_LEFT)
+    places = [(400.0 - 6 * number, 30.0, 600.0 - 6 * number, 74.0) for number in range(60)]
+    told = rig.show(frame(1 + number * FRAME_S, (GATE[0], place)) for number, place in enumerate(places))
+    middles = [(number, bounding_box(crop.region.polygon)) for number, crops in enumerate(told) for crop in crops.crops]
+    assert len(middles) > 5
+    assert all((x0 + x1) / 2 > 320 and number < 32 for number, (x0, _, x1, _) in middles)
 
 
 def test_two_sources_in_a_batch_are_followed_as_if_they_were_alone() -> None:
