@@ -1,15 +1,22 @@
 """``ocrstream annotate``: a copy of a video with what was read in it drawn in.
 
 What it reads for that is kept only where a data folder is named; then also what was read there before is used.
+
+With ``--debug gate`` the copy also shows what the gate decided on each frame: it is run over the video once more.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from detector_consumer.gating import Gate, GateSettings, draw
+from detector_consumer.motion import Greys, MotionEstimator, shrink
+from detector_consumer.watching import EXAMINE_AFTER_S
+from ocrstream.by_source import of_source
 from ocrstream.config import (
     Configuration,
     DataSettings,
@@ -19,6 +26,8 @@ from ocrstream.config import (
     RecognizerSettings,
     add_flags,
 )
+from ocrstream.geometry import Polygon
+from ocrstream.picture import Image
 from ocrstream.process import Command, set_up_logging
 from ocrstream.storage.opening import open_documents
 from pipeline.documents import add_filter, filter_of
@@ -32,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("video", metavar="VIDEO", help="a video file, read first where it was not; NAME=FILE names it")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the copy: .mp4, .mkv or .mov")
+    parser.add_argument(
+        "--debug",
+        choices=("gate",),
+        help="paint what the gate decided, too: dark was not looked at, red has changed, blue is new, yellow was due",
+    )
     add_filter(parser, with_source=False)
     add_flags(parser, ProducerSettings, DetectorSettings, RecognizerSettings, DataSettings, ElasticsearchSettings)
 
@@ -62,11 +76,46 @@ def run(arguments: argparse.Namespace) -> int:
             spec.source_id,
             where,
             progress=lambda share: line.show(f"drawing {share:4.0%}"),
+            under=GatePainter(_gate_of(configuration, spec.source_id)).paint if arguments.debug else None,
         )
     sound = ", with its sound" if report.has_sound else ""
     texts, frames = count_of(report.texts, "text"), count_of(report.frames, "frame")
     line.finish(f"{arguments.output}: {texts} drawn into {frames} ({report.codec}){sound}")
     return 0
+
+
+def _gate_of(configuration: Configuration, source_id: str) -> Gate:
+    return Gate(GateSettings(masks=of_source(configuration.section(DetectorSettings).masks, source_id)))
+
+
+class GatePainter:
+    """Runs a gate over the frames of a video and paints its decisions into them.
+
+    What it asks for is taken to be examined as the detector's stage does it at the most: every `EXAMINE_AFTER_S`.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._motion = MotionEstimator()
+        self._before: Greys | None = None
+        self._examined_at_ms: float | None = None
+
+    def paint(self, picture: Image, at_ms: float, known: Sequence[Polygon]) -> Image:
+        """A copy of the next frame with the gate's decisions on it.
+
+        Args:
+            picture: ``(H, W, 3) uint8 BGR``.
+            at_ms: its time.
+            known: where the texts are that were there before: changes that they account for are no news.
+        """
+        greys, before = shrink(picture), self._before
+        motion = None if before is None else self._motion.estimate(before.small, greys.small)
+        self._before = greys
+        changes = self._gate.look(greys, motion, round(at_ms * 1e6)).unexplained_by(known)
+        if motion is None or self._examined_at_ms is None or at_ms - self._examined_at_ms >= EXAMINE_AFTER_S * 1000:
+            self._gate.examined(changes.tiles)
+            self._examined_at_ms = at_ms
+        return draw(picture, changes)
 
 
 COMMAND = Command("annotate", "Draw boxes and texts into a copy of a video.", add_arguments, run)

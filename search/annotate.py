@@ -8,7 +8,7 @@ Chinese, Japanese, Korean, Vietnamese; Hebrew and Arabic letters unjoined; Thai 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -31,6 +31,10 @@ from search.timeline import Sighting, Timeline, timeline
 
 SUFFIXES = (".mp4", ".mkv", ".mov")
 """Containers that keep the time of every frame."""
+
+Painter = Callable[[Image, float, Sequence[Polygon]], Image]
+"""Makes the picture that texts are drawn into: of a frame, its time in milliseconds, and where the texts are in it that
+were there before."""
 
 _SOUND_IN_MP4 = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
 _BOX_BGR = (127, 4, 240)
@@ -64,6 +68,7 @@ def annotate(
     source_id: str,
     where: Filter | None = None,
     progress: Callable[[float], None] | None = None,
+    under: Painter | None = None,
 ) -> Annotated:
     """Write a copy of a video with what the store knows of it drawn in.
 
@@ -74,6 +79,7 @@ def annotate(
         source_id: what the video is called in the store.
         where: a time and a confidence to keep to.
         progress: called with the share that is done, 0 to 1; where the video's length is unknown, never.
+        under: paints each frame before the texts are drawn into it.
 
     Raises:
         SourceError: the video cannot be read, or the copy cannot be written.
@@ -87,7 +93,7 @@ def annotate(
         raise ConfigError(f"nothing of {source_id!r} is stored: read it first with `ocrstream run {video}`")
     unfinished = out.with_name(f".{out.stem}.part{out.suffix}")
     try:
-        report = _copy(video, unfinished, seen, progress)
+        report = _copy(video, unfinished, seen, progress, under)
         unfinished.replace(out)
     except av.error.FFmpegError as error:
         raise SourceError(f"cannot annotate {video}: {error.strerror or error}") from error
@@ -115,20 +121,23 @@ def check_files(video: Path, out: Path) -> None:
         raise ConfigError(f"{out} is the video itself: give the copy another name")
 
 
-def _copy(video: Path, out: Path, seen: Timeline, progress: Callable[[float], None] | None) -> Annotated:
+def _copy(
+    video: Path, out: Path, seen: Timeline, progress: Callable[[float], None] | None, under: Painter | None
+) -> Annotated:
     with av.open(str(video)) as source, av.open(str(out), "w") as target:
         if not source.streams.video:
             raise SourceError(f"{video} has no picture in it")
-        return _Copying(source, target, seen).run(progress)
+        return _Copying(source, target, seen, under).run(progress)
 
 
 class _Copying:
     """One video on its way through; the output's streams are made when the first frame shows its size."""
 
-    def __init__(self, source: InputContainer, target: OutputContainer, seen: Timeline) -> None:
+    def __init__(self, source: InputContainer, target: OutputContainer, seen: Timeline, under: Painter | None) -> None:
         self._source = source
         self._target = target
         self._seen = seen
+        self._under = under
         self._video = source.streams.video[0]
         self._video.thread_type = "AUTO"
         self._sound = source.streams.audio[0] if source.streams.audio and _takes(target, source) else None
@@ -177,8 +186,13 @@ class _Copying:
             self._open(image)
         assert self._out is not None
         scale_x, scale_y = self._scale(image)
-        for sighting in there.at(at_ms):
-            draw(image, scale_polygon(sighting.polygon_at(at_ms), scale_x, scale_y), sighting.text)
+        shown = [
+            (scale_polygon(sighting.polygon_at(at_ms), scale_x, scale_y), sighting) for sighting in there.at(at_ms)
+        ]
+        if self._under is not None:
+            image = self._under(image, at_ms, [polygon for polygon, each in shown if each.start_ms < at_ms - 0.5])
+        for polygon, sighting in shown:
+            draw(image, polygon, sighting.text)
         drawn = av.VideoFrame.from_ndarray(image, format="bgr24")
         time_base = self._out.codec_context.time_base
         drawn.time_base, drawn.pts = time_base, round((at_ms + self._start_ms) / 1000 / time_base)

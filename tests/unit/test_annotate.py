@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from ocrstream_test_engines import BACKGROUND, make_picture
 
 from ocrstream.errors import ConfigError, SourceError
 from ocrstream.geometry import box_polygon
@@ -194,3 +195,47 @@ def test_the_command_keeps_what_it_reads_in_a_folder_that_is_named(
     store = EmbeddedStore(tmp_path / "ocrstream-data")
     assert [source.source_id for source in store.sources()] == ["clip"]
     store.close()
+
+
+def write_pictures(path: Path, pictures: list[np.ndarray]) -> None:
+    """A video of 25 pictures a second, hardly compressed."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        assert isinstance(video, av.VideoStream)
+        video.height, video.width = pictures[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        for picture in pictures:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(video.encode(None))
+
+
+def test_the_gates_decisions_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gate = ("Gate B12", (40.0, 30.0, 240.0, 74.0))
+    before, after = make_picture([gate]), make_picture([gate, ("Exit", (300.0, 200.0, 420.0, 250.0))])
+    write_pictures(tmp_path / "clip.mp4", [before] * 30 + [after] * 20)
+    assert main(["annotate", "clip.mp4", "-o", "out.mp4", "--debug", "gate", *ENGINES]) == 0
+    pictures = list(read_video(tmp_path / "out.mp4").values())
+    assert len(pictures) == 50
+    # Beside the sign that comes, in a tile that it touches, and far from all texts: dimmed where nobody has to look.
+    beside, away = (
+        [
+            at
+            for at, picture in enumerate(pictures)
+            if abs(float(picture[y : y + 8, x : x + 8].mean()) - BACKGROUND) < 10
+        ]
+        for x, y in ((436, 240), (552, 330))
+    )
+    assert away == [0]
+    assert beside[0] == 0
+    assert beside[1] in (30, 31)
+    assert len(beside) <= 4
+    assert abs(float(pictures[20][330:338, 552:560].mean()) - BACKGROUND / 2) < 10
+    # A changed tile's frame is red.
+    blue, green, red = pictures[beside[1]][200:248, 444:450].reshape(-1, 3).astype(int).T
+    assert (red - np.maximum(blue, green)).max() > 60
+
+
+def test_a_gate_that_does_not_exist_is_not_drawn(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["annotate", "clip.mp4", "-o", "out.mp4", "--debug", "door"])
