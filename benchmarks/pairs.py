@@ -176,8 +176,8 @@ def appearances(labels: Sequence[Sequence[SeenWord]], sightings: Sequence[Sighti
     return counts
 
 
-def linked(readings: Sequence[Sequence[tuple[Polygon, str]]], every: int) -> list[Sighting]:
-    """Join readings of frames to appearances: the same text again where it was before.
+def linked(readings: Sequence[Sequence[Said]], every: int) -> list[Sighting]:
+    """Join what was read of frames to appearances: the same word again where it was before.
 
     Args:
         readings: of frames 0, ``every``, 2 · ``every``, …
@@ -186,19 +186,18 @@ def linked(readings: Sequence[Sequence[tuple[Polygon, str]]], every: int) -> lis
     longest_ms = max(LONGEST_GAP_S * 1000, 2 * frame_ms(every))
     ended: list[Sighting] = []
     running: list[Sighting] = []
-    for number, lines in enumerate(readings):
+    for number, words in enumerate(readings):
         at_ms = frame_ms(number * every)
         ended += [one for one in running if at_ms - one.path[-1][0] > longest_ms]
         running = [one for one in running if at_ms - one.path[-1][0] <= longest_ms]
         free = list(running)
-        for polygon, text in lines:
-            before = next((one for one in free if one.text == text and _meet(one.path[-1][1], polygon)), None)
+        for word, polygon, _ in words:
+            before = next((one for one in free if one.text == word and _meet(one.path[-1][1], polygon)), None)
             path = (*(before.path if before else ()), (at_ms, polygon))
-            sighting = Sighting(text, 1.0, path[0][0], at_ms + frame_ms(every - 1), path)
             if before is not None:
                 free.remove(before)
                 running.remove(before)
-            running.append(sighting)
+            running.append(Sighting(word, 1.0, path[0][0], at_ms + frame_ms(every - 1), path))
     return ended + running
 
 

@@ -89,10 +89,9 @@ class Readings:
 
     def outcome(self, every: int) -> Outcome:
         """As if only every Nth frame had been read, and held until the next."""
-        read = self.lines[::every]
-        said = [[word for polygon, text in lines for word in said_words(text, polygon)] for lines in read]
+        read = [[word for line in lines for word in said_words(line[1], line[0])] for lines in self.lines[::every]]
         return Outcome(
-            [said[index // every] for index in range(len(self.lines))],
+            [read[index // every] for index in range(len(self.lines))],
             linked(read, every),
             self.decoding_s + sum(self.wall_s[::every]),
             self.decoding_s + sum(self.cpu_s[::every]),

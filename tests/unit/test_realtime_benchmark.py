@@ -131,10 +131,11 @@ def test_an_appearance_in_a_dont_care_region_does_not_count() -> None:
     assert counts.said == 0
 
 
-def test_readings_of_one_text_in_one_place_are_linked() -> None:
+def test_readings_of_one_word_in_one_place_are_linked() -> None:
     there = box_polygon(100, 150, 200, 170)
     nearby = box_polygon(104, 52, 204, 72)
-    readings = [[(HERE, "open"), (there, "open")], [(nearby, "open")], [(nearby, "shut")]]
+    lines = [[("open", HERE), ("open", there)], [("open", nearby)], [("shut", nearby)]]
+    readings = [[said for line in frame for said in said_words(*line)] for frame in lines]
     shown = linked(readings, every=3)
     assert {(each.text, round(each.start_ms), round(each.end_ms), each.path[-1][1]) for each in shown} == {
         ("open", 0, 167, nearby),
@@ -144,7 +145,7 @@ def test_readings_of_one_text_in_one_place_are_linked() -> None:
 
 
 def test_readings_far_apart_are_two_appearances() -> None:
-    readings: list[list[tuple[Polygon, str]]] = [[(HERE, "open")], *[[] for _ in range(20)], [(HERE, "open")]]
+    readings = [said_words("open", HERE), *[[] for _ in range(20)], said_words("open", HERE)]
     assert len(linked(readings, every=1)) == 2
     assert len(linked(readings[:10] + readings[-1:], every=1)) == 1
 
