@@ -47,7 +47,7 @@ class Deployment:
     def start_stages(self, detector: str = "blocks", recognizer: str = "plain") -> list[Running]:
         """Start the three consuming stages."""
         return [
-            self.start("detect", *self.kafka, "--detector", detector),
+            self.start("detect", *self.kafka, "--detector", detector, "--read", "all"),
             self.start("recognize", *self.kafka, "--recognizer", recognizer),
             self.start("index", *self.kafka, *self.elasticsearch),
         ]

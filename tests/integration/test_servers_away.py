@@ -219,7 +219,7 @@ def test_files_arrive_whole_though_the_servers_go_away_and_come_back(
         deployment = Deployment(kafka_server.servers, elasticsearch_server.url, stack)
         producer = deployment.begin("produce", f"first={clip}", *deployment.kafka)
         stages = [
-            deployment.begin("detect", *deployment.kafka, "--detector", "blocks"),
+            deployment.begin("detect", *deployment.kafka, "--detector", "blocks", "--read", "all"),
             deployment.begin("recognize", *deployment.kafka, "--recognizer", "plain"),
             deployment.begin("index", *deployment.kafka, *deployment.elasticsearch),
         ]
