@@ -99,7 +99,7 @@ def test_a_camera_that_goes_off_and_on_again_is_read_on(
 def test_a_second_signal_ends_at_once_and_says_nothing_of_faults(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mkv"
     write_video(clip, pictures(400), fps=25)
-    with running("run", clip, "--no-serve", "--data", tmp_path / "data") as run:
+    with running("run", clip, "--no-serve", "--data", tmp_path / "data", "--read", "all") as run:
         run.say("| dropped 0")
         run.process.send_signal(signal.SIGINT)
         run.say("stopping")
