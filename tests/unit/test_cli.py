@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from pipeline.running import follow, share_searchable
 from pipeline.status import Gauge, RunStatus, StatusLine, count_of, describe, describe_within, summarise
 from pipeline.topology import TOPOLOGY
 from producers.progress import Progress
-from tests.documents import frame
+from tests.documents import appearance, frame
 
 NAMES = [command.name for _, commands in COMMANDS for command in commands]
 
@@ -278,7 +279,8 @@ def test_a_camera_has_no_end() -> None:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     store = EmbeddedStore(tmp_path / "data")
-    store.write([frame("film.mp4", 3, "TITLE", media=True)])
+    texts = frame("film.mp4", 3, "TITLE", media=True)
+    store.write([replace(texts, appearances=(appearance("TITLE", texts, texts),))])
     store.close()
     return tmp_path / "data"
 
