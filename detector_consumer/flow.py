@@ -74,7 +74,8 @@ def fit(reference: Patches, now: Patches) -> NDArray[np.float64]:
     a = (reference.levels - _mean(reference.levels, seen, count)) * seen
     b = (now.levels - _mean(now.levels, seen, count)) * seen
     together, alone_a, alone_b = ((p * q).sum(axis=1) / count for p, q in ((a, b), (a, a), (b, b)))
-    likeness = (together + NOISE_VARIANCE) / (np.sqrt(alone_a * alone_b) + NOISE_VARIANCE)
+    # A patch without any contrast is unlike one with much: noise is added to each before they are compared.
+    likeness = (together + NOISE_VARIANCE) / np.sqrt((alone_a + NOISE_VARIANCE) * (alone_b + NOISE_VARIANCE))
     return np.asarray(np.clip(likeness, -1, 1), np.float64)
 
 

@@ -43,6 +43,9 @@ LOOK_AFTER_S = 0.1
 KEEP_AFTER_S = 1.5
 """A frame without anything new is kept so often: time that is read again later has no gaps (`GONE_AFTER_S`)."""
 
+KEEP_GONE_AFTER_S = 0.5
+"""And so soon where a line has gone: a kept frame without it tells when it ended."""
+
 TELL_AFTER_S = 0.5
 MOVED_SHARE = 0.15
 """Where lines are is told when one has moved by this share of its height, and at least so often."""
@@ -178,7 +181,9 @@ class Watch:
             for track_id in kept.keys() - ids:
                 del kept[track_id]
         at_ns = info.captured_at_ns
-        is_kept = keep or bool(wanted) or at_ns - self._kept_at_ns >= KEEP_AFTER_S * 1e9
+        since_kept_s = (at_ns - self._kept_at_ns) / 1e9
+        has_gone = bool(self._told.keys() - {track.track_id for track in in_sight})
+        is_kept = keep or bool(wanted) or since_kept_s >= (KEEP_GONE_AFTER_S if has_gone else KEEP_AFTER_S)
         if not is_kept and not self._has_news_of_places(in_sight):
             return Crops(info, detector, (), is_kept=False, picture=shown)
         self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
