@@ -31,7 +31,7 @@ SHIPPED = Path(__file__).parent / "weights" / "ctpn_light.onnx"
 SHIPPED_HALF = SHIPPED.with_name("ctpn_light_half.onnx")
 """The same network in 8 bits, for CPUs, and in half precision, for GPUs and to train on from."""
 
-END_MARGIN = 0.2
+END_MARGIN = 0.1
 """What is added to a word at each end, in text heights: with it more words are read right."""
 
 Floats = NDArray[np.float32]
