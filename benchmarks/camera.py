@@ -108,7 +108,7 @@ def _watch(address: str, seconds: float) -> dict[str, Any]:
     ):
         store.check()
         onlooker = Onlooker(reader)
-        configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": folder})
+        configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": folder, "OCRSTREAM_DETECTOR_READ": "new"})
         with Run(configuration, [address], store, StatusLine(io.StringIO())) as run:
             stop = _Stop(run.metrics, seconds)
             children_s = _children_s()

@@ -261,7 +261,7 @@ def run_pipeline(clip: Path, frames: int) -> dict[str, Any]:
 def _load(folder: str, store: EmbeddedStore, metrics: Metrics) -> Embedded:
     configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": folder})
     letters = DeadLetterFolder(Path(folder) / FOLDER)
-    return Embedded(configuration, store, open_frames(configuration), letters, metrics)
+    return Embedded(configuration, store, open_frames(configuration), letters, metrics, live=False)
 
 
 def _run_to_its_end(embedded: Embedded, clip: Path, metrics: Metrics, onlooker: Onlooker) -> None:

@@ -196,7 +196,7 @@ class Contest:
         if system == "rapidocr-nth":
             readings = read_with_rapidocr(video)
             return readings.outcome(self._every or readings.every_within(spent_s))
-        settings = {"OCRSTREAM_DETECTOR_READ": "all"} if system == "read-all" else {}
+        settings = {"OCRSTREAM_DETECTOR_READ": "all" if system == "read-all" else "new"}
         with without(system.removeprefix("no-") if system.startswith("no-") else None):
             return read_with_ocrstream(video, frames, settings)
 

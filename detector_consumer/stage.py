@@ -34,8 +34,9 @@ def build(
     transport: Transport,
     metrics: Metrics,
     is_idle: Callable[[], bool] = lambda: True,
+    admits: Callable[[float], bool] | None = None,
 ) -> Runner:
-    """The stage with its loop; ``is_idle`` as in `DetectorStage`.
+    """The stage with its loop; ``is_idle`` as in `DetectorStage`; ``admits``, where all is read, as in `Runner`.
 
     Raises:
         EngineError: the detector is unknown or cannot be loaded.
@@ -51,7 +52,7 @@ def build(
     )
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)
-    return Runner(stage, flow, transport, metrics)
+    return Runner(stage, flow, transport, metrics, admits if reads_all else None)
 
 
 @dataclass(slots=True)

@@ -57,6 +57,8 @@ MIN_GAIN = 0.3
 """A place from the detector counts at least so much against where the line was thought to be."""
 MIN_INSIDE = 0.15
 """A line of which less is left in the frame has left."""
+MOST_LEFT = 0.85
+"""A piece of a line that something hides in part is at most this share of it long."""
 MISSES, MISSES_IN_SIGHT = 2, 4
 """So many examinations in a row without a find end a line; more while it looks as it did."""
 
@@ -191,9 +193,9 @@ class Tracker:
         for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
             if number in matched:
                 track = known[matched[number]]
-                if not _is_hidden_in_part(track, pairs[number, matched[number]]):
+                if not _is_hidden_in_part(track, corners, pairs[number, matched[number]]):
                     _correct(track, corners, source)
-            elif (behind := _behind(number, pairs, known)) is not None:
+            elif (behind := _behind(number, corners, pairs, known)) is not None:
                 track = behind
             else:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
@@ -311,17 +313,24 @@ def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
     }
 
 
-def _is_hidden_in_part(track: _Track, pair: Overlap) -> bool:
-    """Whether what was found is what something in front of a line leaves of it."""
-    return pair.is_part and pair.iou < SAME_PLACE_IOU and (track.is_restless or track.fit < SURE_FIT)
+def _is_hidden_in_part(track: _Track, found: NDArray[np.float64], pair: Overlap) -> bool:
+    """Whether what was found is what something that moves in front of a line leaves of it."""
+    shorter = _length(found) < MOST_LEFT * _length(track.corners)
+    return track.is_restless and shorter and pair.is_part and pair.iou < SAME_PLACE_IOU
 
 
-def _behind(number: int, pairs: Mapping[tuple[int, int], Overlap], known: Sequence[_Track]) -> _Track | None:
+def _behind(
+    number: int, found: NDArray[np.float64], pairs: Mapping[tuple[int, int], Overlap], known: Sequence[_Track]
+) -> _Track | None:
     """The known line of which a found one is another piece that something in front of it leaves."""
     for (line, track), pair in pairs.items():
-        if line == number and _is_hidden_in_part(known[track], pair):
+        if line == number and _is_hidden_in_part(known[track], found, pair):
             return known[track]
     return None
+
+
+def _length(corners: NDArray[np.float64]) -> float:
+    return polygon_size_wh(to_polygon(corners))[0]
 
 
 def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None:

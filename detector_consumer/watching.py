@@ -185,14 +185,14 @@ class Watch:
         has_gone = bool(self._told.keys() - {track.track_id for track in in_sight})
         is_kept = keep or bool(wanted) or since_kept_s >= (KEEP_GONE_AFTER_S if has_gone else KEEP_AFTER_S)
         if not is_kept and not self._has_news_of_places(in_sight):
-            return Crops(info, detector, (), is_kept=False, picture=shown)
+            return Crops(info, detector, (), is_kept=False, is_whole=False, picture=shown)
         self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
         if is_kept:
             self._kept_at_ns = at_ns
         crops = tuple(
             self._crop(number, track, wanted.get(track.track_id), picture) for number, track in enumerate(in_sight)
         )
-        return Crops(info, detector, crops, is_kept, picture=shown)
+        return Crops(info, detector, crops, is_kept, is_whole=False, picture=shown)
 
     def _follows(self, info: FrameInfo) -> bool:
         return self._info is None or info.captured_at_ns >= self._info.captured_at_ns

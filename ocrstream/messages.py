@@ -176,6 +176,7 @@ class Crops:
         detector: what found the lines.
         crops: the lines.
         is_kept: whether a document is made of the frame; of others only where known lines are is told.
+        is_whole: whether all of its lines are to be read, so that a newer frame can stand in for it.
         picture: the whole frame's; it stays in the process and is never sent over Kafka.
     """
 
@@ -183,6 +184,7 @@ class Crops:
     detector: EngineInfo
     crops: tuple[Crop, ...]
     is_kept: bool = True
+    is_whole: bool = True
     picture: Picture | None = field(default=None, compare=False)
 
 

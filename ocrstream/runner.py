@@ -114,11 +114,11 @@ class _Waiting:
     def live_key(self) -> str | None:
         """The key of a live source's first reading; None for what must never be dropped.
 
-        Crops of a frame that is kept hold what is new: the detector will not send it again.
+        Crops that hold only what is new must not: the detector will not send it again.
         """
         if self.message is None or isinstance(self.message, DeadLetter):
             return None
-        if isinstance(self.message, Crops) and self.message.is_kept:
+        if isinstance(self.message, Crops) and self.message.is_kept and not self.message.is_whole:
             return None
         info = self.message.info
         return info.key if info.live and info.generation == FIRST_READING else None
@@ -132,6 +132,8 @@ class Runner:
         flow: what it takes and gives.
         transport: what that travels on.
         metrics: where it is counted.
+        admits: asked before anything is taken, with how long it may wait, in seconds; nothing is taken while it says
+            no. So a stage can leave the newest frame to be taken when there is time for it.
     """
 
     def __init__(
@@ -140,7 +142,9 @@ class Runner:
         flow: Flow,
         transport: Transport,
         metrics: Metrics,
+        admits: Callable[[float], bool] | None = None,
     ) -> None:
+        self._admits = admits
         self._stage = stage
         self.flow = flow
         self._transport = transport
@@ -173,6 +177,8 @@ class Runner:
         last_work_s: float | None = None
         try:
             while not stop.is_set():
+                if self._admits is not None and not self._admits(IDLE_POLL_S):
+                    continue
                 self._collect(consumer, stop)
                 if self._waiting:
                     self._work(consumer, stop)

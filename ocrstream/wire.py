@@ -246,6 +246,7 @@ def _encode_crops(message: Crops) -> tuple[str, dict[str, Any], bytes | None]:
         "detector": _engine_meta(message.detector),
         "crops": [_crop_meta(crop, mine) for crop, mine in zip(message.crops, images, strict=True)],
         "kept": message.is_kept,
+        "whole": message.is_whole,
     }
     return "crops/1", meta, b"".join(image for mine in images for image in mine)
 
@@ -462,7 +463,7 @@ def _decode_crops(fields: _Fields, record: RawRecord | None) -> Crops:
         crops.append(Crop(region, tuple(pictures), item.share("view")))
     if start != len(record.value):
         raise ValueError(f"{len(record.value) - start} bytes follow the last crop's image")
-    return Crops(info, detector, tuple(crops), fields.flag("kept"))
+    return Crops(info, detector, tuple(crops), fields.flag("kept"), fields.flag("whole"))
 
 
 def _decode_texts(fields: _Fields, record: RawRecord | None) -> Texts:  # noqa: ARG001 the decoders' common form

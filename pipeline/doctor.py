@@ -37,7 +37,7 @@ from ocrstream.transport.kafka import KafkaTransport
 from pipeline.status import count_of
 
 LITTLE_SPACE_GB = 5.0
-PACKAGES = ("av", "opencv-python-headless", "onnxruntime", "rapidocr", "kafka-python", "crc32c", "elasticsearch")
+PACKAGES = ("av", "opencv-python-headless", "onnxruntime", "kafka-python", "crc32c", "elasticsearch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class Embedded:
         frames: where pictures go.
         letters: where records go that cannot be processed.
         metrics: counts of all stages.
+        live: whether a camera is among the sources. Then, where every frame is read, the detector takes no frame before
+            what it found in the last one is read: both want all cores, so side by side every text would only be late.
 
     Raises:
         EngineError: an engine is unknown or cannot be loaded.
@@ -57,6 +59,8 @@ class Embedded:
         frames: FrameStore,
         letters: DeadLetterFolder,
         metrics: Metrics,
+        *,
+        live: bool,
     ) -> None:
         self.metrics = metrics
         self._transport = MemoryTransport(partitions=4, capacity=CAPACITY, metrics=metrics)
@@ -68,6 +72,7 @@ class Embedded:
                 self._transport,
                 metrics,
                 is_idle=partial(self._transport.wait_handled, CROPS, 0.0),
+                admits=partial(self._transport.wait_handled, CROPS) if live else None,
             ),
             "recognizer": recognizer.build(configuration.section(RecognizerSettings), self._transport, metrics),
             "indexer": indexer.build(configuration.section(IndexerSettings), store, frames, self._transport, metrics),

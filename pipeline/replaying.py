@@ -74,7 +74,7 @@ def _embedded(configuration: Configuration, where: Filter, how: Reprocessing) ->
         check_sources(store, where)
         frames = open_frames(configuration)
         letters = DeadLetterFolder(Path(configuration.section(DataSettings).dir) / FOLDER)
-        embedded = Embedded(configuration, store, frames, letters, metrics)
+        embedded = Embedded(configuration, store, frames, letters, metrics, live=False)
         stack.callback(embedded.close)
 
         def feed(transport: MemoryTransport, stop: threading.Event) -> None:

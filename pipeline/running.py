@@ -101,7 +101,14 @@ class Run:
             for source in self._sources:
                 opening.callback(source.close)
             letters = DeadLetterFolder(Path(configuration.section(DataSettings).dir) / FOLDER)
-            self._embedded = Embedded(configuration, store, self.frames, letters, self.metrics)
+            self._embedded = Embedded(
+                configuration,
+                store,
+                self.frames,
+                letters,
+                self.metrics,
+                live=any(source.live for source in self._sources),
+            )
             opening.callback(self._embedded.close)
             self._stack = opening.pop_all()
         self._gauge = Gauge(self.metrics, [self._goal(source) for source in self._sources])

@@ -22,6 +22,7 @@ from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.crnn.decode import greedy
 from ocrstream.models.crnn.network import LightCrnn
 from ocrstream.models.crnn.onnx_file import read_state
+from ocrstream.models.torch_network import find_device
 from training import checkpoints, loop
 from training.augmentation import upright
 from training.batches import Batch, Batches, Mixture
@@ -93,7 +94,7 @@ class RecognizerTask:
     def __init__(self, network: LightCrnn, settings: Settings) -> None:
         self.network: torch.nn.Module = network
         self._settings = settings
-        self._device = torch.device(settings.device)
+        self._device = find_device("crnn", settings.device)
         network.to(self._device).to(memory_format=torch.channels_last)
         for part in (network.stem, *network.blocks)[: settings.frozen]:
             part.requires_grad_(False)

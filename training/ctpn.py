@@ -24,11 +24,12 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
-from ocrstream.errors import EngineError
+from ocrstream.errors import EngineError, UserError
 from ocrstream.models.ctpn.decode import decode
 from ocrstream.models.ctpn.network import Ctpn
 from ocrstream.models.ctpn.onnx_file import read_state
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX, MEAN_BGR
+from ocrstream.models.torch_network import find_device
 from training.folders import read_folders
 from training.initial import load_backbone
 from training.loop import Plan, run
@@ -121,7 +122,7 @@ class CtpnTask:
     ) -> None:
         torch.manual_seed(settings.seed)
         self._settings = settings
-        self._device = torch.device(device)
+        self._device = find_device("ctpn", device)
         network = Ctpn(settings.profile)
         if start:
             _fill(network, settings.profile, start)
@@ -314,6 +315,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        _train(options)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def _train(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
     folders = [folder for data in options.data for folder in read_folders(data) if folder.photos]
     caches = [PhotoCache(folder, options.cache or options.out / "cache") for folder in folders]

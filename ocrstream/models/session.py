@@ -63,7 +63,10 @@ def open_network(
         ) from error
     if options.device == "cpu":
         remedy = "import or train it again" if options.weights else "install ocrstream again"
-        return Session(content, path.name, options.threads, remedy)
+        session = Session(content, path.name, options.threads, remedy)
+        if engine == "ctpn" and session.has("charset"):
+            raise EngineError(f"the weights {path} are a recogniser's: name a detector's, or use --recognizer-weights")
+        return session
     try:
         return in_torch(path, content, options.device)
     except ImportError as error:
@@ -99,6 +102,10 @@ class Session:
         except Exception as error:
             raise EngineError(f"the weights {name} are damaged ({error}); {remedy}") from error
         self._input = self._session.get_inputs()[0].name
+
+    def has(self, key: str) -> bool:
+        """Whether the file's metadata have such an entry."""
+        return key in self._session.get_modelmeta().custom_metadata_map
 
     def metadata(self, key: str) -> str:
         """An entry of the file's metadata.
