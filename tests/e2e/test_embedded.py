@@ -125,7 +125,8 @@ def test_subtitles_tell_what_stood_there_and_when(tmp_path: Path) -> None:
     clip, data = tmp_path / "clip.mkv", tmp_path / "data"
     gate, exit_ = (make_picture([(text, (40.0, 30.0, 340.0, 80.0))]) for text in ("Gate B12", "Exit here"))
     write_video(clip, [gate] * 50 + [exit_] * 50, fps=25)
-    said = ocrstream("run", clip, "--no-serve", "--data", data, "--detector", "blocks", "--recognizer", "plain").stderr
+    engines = (*ENGINES[:-1], "new")
+    said = ocrstream("run", clip, "--no-serve", "--data", data, *engines).stderr
     assert "done: 100 frames in, 100 read, 0 dropped" in said
     assert len(regions(data)) < 20
     subtitles = ocrstream("export", "--format", "srt", "--source", "clip", "--data", data).stdout
