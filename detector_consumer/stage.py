@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from detector_consumer.gating import GateSettings
 from detector_consumer.masks import is_masked
+from detector_consumer.placing import to_region
 from detector_consumer.tracking import Tracker
 from detector_consumer.watching import Watch
 from ocrstream.by_source import BySource, Zone, of_source
 from ocrstream.config import DetectorSettings
-from ocrstream.geometry import Box, Polygon, clip_polygon, scale_polygon
+from ocrstream.geometry import Box
 from ocrstream.lines import cut_line
-from ocrstream.messages import CROPS, FIRST_READING, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo, Region
+from ocrstream.messages import CROPS, FIRST_READING, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo
 from ocrstream.metrics import Metrics
 from ocrstream.models import Detector, EngineOptions, TextLine, load_detector
 from ocrstream.models.asked_for import Engines
@@ -183,7 +184,8 @@ class DetectorStage:
     def _crops(self, frame: Frame, picture: Image, detector: Detector, lines: list[TextLine]) -> Crops:
         masks = of_source(self._masks, frame.info.source_id)
         lines = [line for line in lines if not is_masked(line.polygon, masks, picture)]
-        regions = self._tracker.follow(frame.info, _regions(frame.info, picture, lines))
+        found = [to_region(number, line, frame.info, picture) for number, line in enumerate(lines)]
+        regions = self._tracker.follow(frame.info, found)
         crops = tuple(
             Crop(region, tuple(map(Picture.from_array, cut_line(picture, line.polygon, line.words))))
             for region, line in zip(regions, lines, strict=True)
@@ -208,21 +210,3 @@ def _rounds(indices: Sequence[int], frames: Sequence[Frame]) -> list[list[int]]:
 def _part(picture: Image, box: Box) -> Image:
     x0, y0, x1, y1 = (round(side) for side in box)
     return picture[y0:y1, x0:x1]
-
-
-def _regions(info: FrameInfo, picture: Image, lines: list[TextLine]) -> list[Region]:
-    """The lines in the frame's own pixels: the picture may have been shrunk to be sent."""
-    scale_x, scale_y = info.width_px / picture.shape[1], info.height_px / picture.shape[0]
-
-    def placed(polygon: Polygon) -> Polygon:
-        return clip_polygon(scale_polygon(polygon, scale_x, scale_y), info.width_px, info.height_px)
-
-    return [
-        Region(
-            number,
-            placed(line.polygon),
-            round(min(max(line.score, 0.0), 1.0), 4),
-            words=tuple(map(placed, line.words)),
-        )
-        for number, line in enumerate(lines)
-    ]

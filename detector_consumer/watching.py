@@ -1,10 +1,10 @@
 """Decides, frame by frame of one source, what has to be looked at and what of it has to be read.
 
-    watch = Watch(key)
+    watch = Watch()                                # of one source
     parts = watch.see(info, picture)               # a frame: the parts of it that the detector has to look at
-    if parts:
-        watch.found([...])                         # what it found there
-    crops = watch.tell(detector.info, picture)     # the lines in sight, and crops of those that say anything new
+    while parts and not watch.found([...], picture):
+        parts = watch.parts                        # what it found reaches beyond them: the whole frame
+    crops = watch.tell(detector.info, picture, shown)  # the lines in sight, and crops of those that say anything new
 
 The gate tells what has changed, the tracker where known lines went, and the album which crops show anything new. All of
 it follows from the frames and their times alone, and can be lost at any time: then all is looked at anew.
@@ -13,7 +13,6 @@ it follows from the frames and their times alone, and can be lost at any time: t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -23,10 +22,11 @@ from numpy.typing import NDArray
 from detector_consumer.gating import Changes, Gate, GateSettings
 from detector_consumer.masks import is_masked
 from detector_consumer.motion import Greys, MotionEstimator, shrink
+from detector_consumer.placing import to_region
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, View, view_of
 from ocrstream.cropping import cut
-from ocrstream.geometry import Box, Polygon, bounding_box, clip_polygon, scale_polygon, to_polygon
+from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh, to_polygon
 from ocrstream.lines import cut_line
 from ocrstream.messages import Crop, Crops, EngineInfo, FrameInfo, Region
 from ocrstream.models import TextLine
@@ -147,7 +147,8 @@ class Watch:
         self._examine_wait_s = EXAMINE_AFTER_S if has_births else min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
         for track, line in zip(tracks, placed, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
-            if track.track_id not in self._words or _apart(line.polygon, track.polygon) < _height(line.polygon):
+            is_all_of_it = polygon_shift(line.polygon, track.polygon) < polygon_size_wh(line.polygon)[1]
+            if is_all_of_it or track.track_id not in self._words:
                 self._words[track.track_id] = _within(line.polygon, line.words)
         self._gate.examined(examined.tiles(self._changes))
         self._examined_at_ns = self._info.captured_at_ns
@@ -275,25 +276,18 @@ class Watch:
             return True
         for track in tracks:
             told = self._told.get(track.track_id)
-            if told is None or _apart(told, track.polygon) > MOVED_SHARE * _height(track.polygon):
+            if told is None or polygon_shift(told, track.polygon) > MOVED_SHARE * polygon_size_wh(track.polygon)[1]:
                 return True
         return False
 
     def _crop(self, number: int, track: Followed, view: View | None, picture: Image) -> Crop:
         assert self._info is not None
-        info = self._info
-        scale_x, scale_y = info.width_px / picture.shape[1], info.height_px / picture.shape[0]
-
-        def in_frame(polygon: Polygon) -> Polygon:
-            return clip_polygon(scale_polygon(polygon, scale_x, scale_y), info.width_px, info.height_px)
-
-        score = round(min(max(track.score, 0.0), 1.0), 4)
-        region = Region(number, in_frame(track.polygon), score, track.track_id)
+        words = () if view is None else _placed(track.polygon, self._words.get(track.track_id))
+        line = TextLine(track.polygon, track.score, words)
+        region = to_region(number, line, self._info, picture, track.track_id)
         if view is None:
             return Crop(region, ())
-        words = _placed(track.polygon, self._words.get(track.track_id))
-        pictures = tuple(map(Picture.from_array, cut_line(picture, track.polygon, words)))
-        return Crop(replace(region, words=tuple(map(in_frame, words))), pictures, view.score)
+        return Crop(region, tuple(map(Picture.from_array, cut_line(picture, track.polygon, words))), view.score)
 
 
 class _Read(NamedTuple):
@@ -408,12 +402,3 @@ def _placed(polygon: Polygon, words: NDArray[np.float32] | None) -> tuple[Polygo
     from_unit = cv2.getPerspectiveTransform(_UNIT, np.array(polygon, dtype=np.float32))
     moved = np.asarray(cv2.perspectiveTransform(words.reshape(1, -1, 2), from_unit), np.float64)
     return tuple(map(to_polygon, moved.reshape(-1, 4, 2)))
-
-
-def _apart(a: Polygon, b: Polygon) -> float:
-    return max(max(abs(p[0] - q[0]), abs(p[1] - q[1])) for p, q in zip(a, b, strict=True))
-
-
-def _height(polygon: Polygon) -> float:
-    a, b, c, d = (np.array(point) for point in polygon)
-    return float(max(np.linalg.norm(d - a), np.linalg.norm(c - b)))

@@ -76,6 +76,11 @@ def polygon_size_wh(polygon: Polygon) -> tuple[float, float]:
     return max(math.dist(a, b), math.dist(d, c)), max(math.dist(a, d), math.dist(b, c))
 
 
+def polygon_shift(a: Polygon, b: Polygon) -> float:
+    """How far the corner that moved furthest from one to the other moved along x or y, in pixels."""
+    return max(max(abs(p[0] - q[0]), abs(p[1] - q[1])) for p, q in zip(a, b, strict=True))
+
+
 def box_iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0 to 1."""
     width = min(a[2], b[2]) - max(a[0], b[0])

@@ -109,7 +109,9 @@ class RecognizerStage:
             return unread, None
         mine = [next(readings) for _ in images]
         place = crop.region.polygon, crop.region.words, images, mine
-        voice, sure = put_together(*place, LEAST_VOICE), put_together(*place, self._min_confidence)
+        voice = put_together(*place, LEAST_VOICE)
+        all_sure = all(reading.confidence >= self._min_confidence for reading in mine)
+        sure = voice if all_sure and self._min_confidence >= LEAST_VOICE else put_together(*place, self._min_confidence)
         line = None if sure is None else Text(region, sure.text, sure.confidence, sure.words)
         if voice is None:
             return unread, line
@@ -117,8 +119,11 @@ class RecognizerStage:
 
     def _texts(self, crops: Crops, recognizer: EngineInfo, read: Sequence[tuple[Sighting, Text | None]]) -> Texts:
         appearances = self._ballot.count(crops.info, [sighting for sighting, _ in read], recognizer.name)
-        lines = [line or self._voted(crops.info, sighting.region) for sighting, line in read] if crops.is_kept else []
-        kept = tuple(line for line in lines if line is not None)
+        lines = [line for _, line in read]
+        if not crops.is_whole:
+            # What was not read in this frame stands there as the vote has it; where all of it was read, that is all.
+            lines = [line or self._voted(crops.info, sighting.region) for sighting, line in read]
+        kept = tuple(line for line in lines if line is not None) if crops.is_kept else ()
         texts = Texts(crops.info, crops.detector, recognizer, kept, appearances, crops.is_kept, picture=crops.picture)
         self._last[crops.info.key, crops.info.generation] = replace(texts, picture=None)
         return texts

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from rapidfuzz.distance import Levenshtein
 
 from ocrstream.folding import are_alike, folded_text
-from ocrstream.geometry import Polygon, polygon_size_wh
+from ocrstream.geometry import Polygon, polygon_shift, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
 from recognizer_consumer.calibration import Calibration, calibration_of
 from recognizer_consumer.consensus import Consensus, Voted
@@ -450,7 +450,7 @@ def _see(vote: _Votes | _Unread, info: FrameInfo, polygon: Polygon) -> None:
     """Take note of where the line is; a frame that was overtaken tells nothing more of that."""
     if info.captured_at_ns < vote.last.captured_at_ns:
         return
-    if _distance_px(vote.path[-1][1], polygon) >= MOVED_PX:
+    if polygon_shift(vote.path[-1][1], polygon) >= MOVED_PX:
         if vote.path[-1][0] != _at_ms(vote.last):
             # The line stood still until the last frame: without this point it would seem to have drifted all along.
             vote.path.append((_at_ms(vote.last), vote.last_polygon))
@@ -490,7 +490,3 @@ def _appearance(vote: _Votes, *, closed: bool) -> Appearance:
 
 def _at_ms(info: FrameInfo) -> float:
     return info.media_time_ms if info.media_time_ms is not None else info.captured_at_ns / 1e6
-
-
-def _distance_px(a: Polygon, b: Polygon) -> float:
-    return max(max(abs(p[0] - q[0]), abs(p[1] - q[1])) for p, q in zip(a, b, strict=True))

@@ -105,6 +105,25 @@ def test_unsure_readings_are_not_kept() -> None:
     assert len(recognizer(min_confidence=0.95).handle(crops)[0].lines) == 1
 
 
+def test_a_frame_that_is_read_whole_says_only_what_was_read_in_it() -> None:
+    """Unlike one of which only what is new is read, it takes nothing over from the frames or images before it."""
+
+    class Fading:
+        info = EngineInfo("fading", "0")
+
+        def __init__(self) -> None:
+            self.confidences = iter((0.95, 0.2))
+
+        def read(self, crops: Sequence[Image]) -> list[Reading]:
+            confidence = next(self.confidences)
+            return [Reading("Gate B12", confidence) for _ in crops]
+
+    found = detector(reads_all=True).handle([frame(1, GATE), frame(1.1, GATE)])
+    engine = Fading()
+    stage = RecognizerStage("fading", lambda _name: engine, 0.3)
+    assert [len(stage.handle([crops])[0].lines) for crops in found] == [1, 0]
+
+
 def test_each_characters_confidence_and_the_sources_formats_count_in_the_vote() -> None:
     class Unsure:
         """Reads the first crop well but for one letter, the others badly but for it, with too many spaces."""
