@@ -54,6 +54,10 @@ class TransportError(TransientError):
     """The transport is away, or a record was not confirmed."""
 
 
+class TransportClosedError(TransportError):
+    """This process closed the transport itself, to end at once: there is nothing to wait for."""
+
+
 class StoreError(TransientError):
     """The document store or the disk cannot take documents at the moment."""
 

@@ -32,6 +32,7 @@ from ocrstream.errors import (
     OcrstreamError,
     PoisonError,
     TransientError,
+    TransportClosedError,
     TransportError,
 )
 from ocrstream.messages import DEAD_LETTERS, FIRST_READING, MESSAGE_OF_TOPIC, Crops, DeadLetter, Message
@@ -263,6 +264,8 @@ class Runner:
             return
         try:
             consumer.commit(self._committable())
+        except TransportClosedError:
+            raise  # the run was ended in the middle of its work; who resumes it reads these records again
         except TransportError as error:
             log.warning("%s: the position was not stored, records may be read twice: %s", self._stage.name, error)
 

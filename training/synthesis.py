@@ -137,7 +137,11 @@ class Renderer:
         spacing = float(rng.normal(0, 0.05)) if rng.random() < 0.25 else 0.0
         spacing = spacing if rng.random() < 0.8 else float(rng.uniform(0, 0.4))
         if spacing:
-            advances = [font.getlength(character) + spacing * size for character in text]
+            # Letters that stand apart leave their spaces as narrow as a printer's, or widen them as well.
+            tight = rng.random() < 0.5
+            advances = [
+                font.getlength(character) + (0 if tight and character == " " else spacing * size) for character in text
+            ]
             canvas = Image.new("L", (math.ceil(sum(map(abs, advances))) + 2 * size, ascent + descent + 20), 0)
             draw = ImageDraw.Draw(canvas)
             x = float(size)

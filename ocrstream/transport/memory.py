@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ocrstream.errors import TransportError
+from ocrstream.errors import TransportClosedError, TransportError
 from ocrstream.messages import (
     FRAMES,
     TOPICS,
@@ -61,7 +61,7 @@ class MemoryTransport:
         """Append a message; see the class for when this waits.
 
         Raises:
-            TransportError: the transport was closed, before or while this waited.
+            TransportClosedError: the transport was closed, before or while this waited.
         """
         position = topic, zlib.crc32(_key_of(message).encode()) % self._partitions
         log = self._log(position)
@@ -130,7 +130,7 @@ class MemoryTransport:
         """Nothing to create: the topics are always there."""
 
     def close(self) -> None:
-        """Let everything go; whoever waits in `publish` or a consumer's ``poll`` gets a `TransportError`."""
+        """Let everything go; whoever waits in `publish` or a consumer's ``poll`` gets a `TransportClosedError`."""
         with self._changed:
             self._closed = True
             self._members.clear()
@@ -144,7 +144,7 @@ class MemoryTransport:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise TransportError("the in-process transport was closed")
+            raise TransportClosedError("the in-process transport was closed")
 
     def _has_room(self, position: Position, message: Message | RawRecord) -> bool:
         """Whether a record can be appended now, having made room where that is allowed."""

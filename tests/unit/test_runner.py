@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from ocrstream import runner as runner_module
-from ocrstream.errors import BackpressureError, DeploymentError, PoisonError, StoreError, TransportError
+from ocrstream.errors import (
+    BackpressureError,
+    DeploymentError,
+    PoisonError,
+    StoreError,
+    TransportClosedError,
+    TransportError,
+)
 from ocrstream.messages import (
     CROPS,
     DEAD_LETTERS,
@@ -207,6 +214,20 @@ def test_a_stop_while_waiting_commits_nothing() -> None:
     bench.runner.run(stop)
     again = bench.transport.consumer(FLOW.takes, FLOW.group).poll(0, 10)
     assert [delivery.offset for delivery in again] == [0]
+
+
+def test_who_closes_the_transport_to_end_at_once_is_not_warned_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Store(Recorder):
+        def handle(self, frames: Sequence[Frame]) -> list[Message]:
+            super().handle(frames)
+            return []
+
+    transport = MemoryTransport(partitions=1, capacity=100)
+    bench = Bench(Store(lambda frames: transport.close()), transport=transport)
+    bench.publish(frame(1))
+    with pytest.raises(TransportClosedError):
+        bench.run()
+    assert caplog.messages == []
 
 
 def test_a_stage_that_fails_on_everything_stops_instead_of_emptying_the_stream() -> None:
