@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from detector_consumer import tracking
 from detector_consumer.gating import Changes
-from detector_consumer.views import Album
+from detector_consumer.views import Album, Look
 from detector_consumer.watching import Watch
 from ocrstream.geometry import Box
 from ocrstream.picture import Image
@@ -42,7 +42,7 @@ def _without_following(stack: ExitStack) -> None:
 
 
 def _without_cache(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(Album, "wants", lambda *_: True))
+    stack.enter_context(patch.object(Album, "look", lambda *_: Look.CHANGED))
     stack.enter_context(patch.object(Watch, "_is_time_to_look", lambda _watch: True))
 
 

@@ -1,10 +1,10 @@
 """How well a crop can be read, and whether it shows anything that was not read already.
 
-A track's first crop is always sent to be read. A later one is sent if its picture changed and came to rest, or if it is
-clearly better; `Album` keeps what was sent of each track of a source::
+A track's first crop is always sent to be read. A later one is sent if its picture changed, or if it is clearly better;
+`Album` keeps what was sent of each track of a source::
 
     view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
-    if album.wants(track.track_id, view):
+    if album.look(track.track_id, view, at_ns).is_wanted:
         ...  # send the crop; other tracks in sight go on without pixels, as last read
 
 Two crops of one text differ by exposure, noise and compression, by a shift of a pixel, by a little blur. All of these
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum
 
 import cv2
 import numpy as np
@@ -53,9 +54,9 @@ CLEARLY = 1.3
 JUST_READABLE = 0.02
 """Scores this low differ by chance."""
 
-RESTLESS_LOOKS = 10
-"""A picture that changes at every look, as behind somebody who walks by, is sent when it has come to rest, or after so
-many looks."""
+RESTLESS_S = 0.3
+"""A picture that changes at every look, as behind somebody who walks by, is sent when it has come to rest, or so long
+after what was sent before it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,39 +74,59 @@ class View:
     is_whole: bool = True
 
 
+class Look(Enum):
+    """What a look at a line shows, against what was sent of it."""
+
+    SAME = "same"
+    """The same picture: reading it again can at most correct what was read."""
+    BETTER = "better"
+    """The same picture, clearly better to read."""
+    CHANGED = "changed"
+    """Another picture, or the first one; what it says may be another text."""
+    RESTLESS = "restless"
+    """Another picture that is changing; it is waited for a moment that it comes to rest."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the crop is to be sent."""
+        return self in (Look.BETTER, Look.CHANGED)
+
+
 class Album:
     """What was sent of each track of one source, to tell what is worth sending next."""
 
     def __init__(self) -> None:
-        self._sent: dict[str, View] = {}
+        self._sent: dict[str, tuple[View, int]] = {}
         self._looked_at: dict[str, View] = {}
-        self._restless: dict[str, int] = {}
 
-    def wants(self, track_id: str, view: View) -> bool:
-        """Whether a crop is to be sent; then it is taken as sent.
+    def look(self, track_id: str, view: View, at_ns: int) -> Look:
+        """Judge a look; what is wanted is taken as sent.
 
-        To be called at every look at a track that is in sight.
+        Args:
+            track_id: a track that is in sight; this is to be called at every look at it.
+            view: how it looks.
+            at_ns: when.
         """
-        sent, before = self._sent.get(track_id), self._looked_at.get(track_id)
+        look = self._judged(track_id, view, at_ns)
         self._looked_at[track_id] = view
-        if sent is not None and before is not None and not self._is_news(track_id, sent, before, view):
-            return False
-        self._sent[track_id] = view
-        self._restless[track_id] = 0
-        return True
+        if look.is_wanted:
+            self._sent[track_id] = view, at_ns
+        return look
 
     def keep(self, track_ids: Collection[str]) -> None:
         """Forget all other tracks."""
-        for known in (self._sent, self._looked_at, self._restless):
-            for track_id in known.keys() - track_ids:
-                del known[track_id]
+        for track_id in self._looked_at.keys() - track_ids:
+            del self._looked_at[track_id], self._sent[track_id]
 
-    def _is_news(self, track_id: str, sent: View, before: View, view: View) -> bool:
+    def _judged(self, track_id: str, view: View, at_ns: int) -> Look:
+        if track_id not in self._sent:
+            return Look.CHANGED
+        sent, sent_at_ns = self._sent[track_id]
         if is_same_picture(sent, view):
-            self._restless[track_id] = 0
-            return is_clearly_better(view, sent)
-        self._restless[track_id] += 1
-        return self._restless[track_id] > RESTLESS_LOOKS or is_same_picture(before, view)
+            return Look.BETTER if is_clearly_better(view, sent) else Look.SAME
+        # What changes at once after a while, as a clock does, is told at once.
+        is_late = not 0 <= at_ns - sent_at_ns < RESTLESS_S * 1e9
+        return Look.CHANGED if is_late or is_same_picture(self._looked_at[track_id], view) else Look.RESTLESS
 
 
 def view_of(crop: Image, polygon: Polygon, *, is_whole: bool = True) -> View:

@@ -24,7 +24,7 @@ from detector_consumer.masks import is_masked
 from detector_consumer.motion import Greys, MotionEstimator, shrink
 from detector_consumer.placing import to_region
 from detector_consumer.tracking import Followed, Tracker
-from detector_consumer.views import Album, View, view_of
+from detector_consumer.views import Album, Look, view_of
 from ocrstream.cropping import cut
 from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh, to_polygon
 from ocrstream.lines import cut_line
@@ -229,18 +229,19 @@ class Watch:
         self._looked_at_ns = at_ns
         return True
 
-    def _wanted(self, tracks: Sequence[Followed], picture: Image) -> dict[str, View]:
+    def _wanted(self, tracks: Sequence[Followed], picture: Image) -> dict[str, _Wanted]:
         """The lines of which a crop is to be sent."""
-        wanted: dict[str, View] = {}
-        due: dict[str, View] = {}
+        wanted: dict[str, _Wanted] = {}
+        due: dict[str, _Wanted] = {}
         for track in tracks:
             view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
             if self._is_coming_in(track):
                 continue
-            if self._album.wants(track.track_id, view):
-                wanted[track.track_id] = view
-            elif self._is_due(track):
-                due[track.track_id] = view
+            look = self._album.look(track.track_id, view, self._at_ns())
+            if look.is_wanted:
+                wanted[track.track_id] = _Wanted(view.score, look is Look.CHANGED)
+            elif look is Look.SAME and self._is_due(track):
+                due[track.track_id] = _Wanted(view.score, is_changed=False)
         if self._has_time:
             # Those that wait for longest first; the others' turn comes soon.
             first = sorted(due, key=lambda track_id: self._read[track_id].at_ns)[:MOST_READ_AGAIN]
@@ -280,14 +281,22 @@ class Watch:
                 return True
         return False
 
-    def _crop(self, number: int, track: Followed, view: View | None, picture: Image) -> Crop:
+    def _crop(self, number: int, track: Followed, wanted: _Wanted | None, picture: Image) -> Crop:
         assert self._info is not None
-        words = () if view is None else _placed(track.polygon, self._words.get(track.track_id))
+        words = () if wanted is None else _placed(track.polygon, self._words.get(track.track_id))
         line = TextLine(track.polygon, track.score, words)
         region = to_region(number, line, self._info, picture, track.track_id)
-        if view is None:
+        if wanted is None:
             return Crop(region, ())
-        return Crop(region, tuple(map(Picture.from_array, cut_line(picture, track.polygon, words))), view.score)
+        pictures = tuple(map(Picture.from_array, cut_line(picture, track.polygon, words)))
+        return Crop(region, pictures, wanted.view, wanted.is_changed)
+
+
+class _Wanted(NamedTuple):
+    """How well a line that is to be read can be read, 0 to 1, and whether its picture is another one than before."""
+
+    view: float
+    is_changed: bool
 
 
 class _Read(NamedTuple):

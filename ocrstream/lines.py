@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.cropping import cut
-from ocrstream.geometry import Point, Polygon
+from ocrstream.geometry import Point, Polygon, to_polygon
 from ocrstream.messages import Word
 from ocrstream.models import Reading
 from ocrstream.picture import Image
@@ -128,6 +129,36 @@ def cut_into_words(crop: Image, polygon: Polygon, text: str) -> list[tuple[Polyg
         cuts.append(max((place + 0.5) / len(ink), cuts[-1]))
     cuts.append(1.0)
     return [(_part(polygon, start, end), word) for start, end, word in zip(cuts, cuts[1:], words, strict=False)]
+
+
+def place_words(
+    text: str, polygon: Polygon, known: Sequence[Polygon] = (), was: Polygon | None = None
+) -> list[tuple[str, Polygon]]:
+    """The words of a line that was read before, each with its place where the line is now.
+
+    Args:
+        text: what it says, with its spaces.
+        polygon: the line's, clockwise from the text's top-left.
+        known: where words stood when it was read; where these are as many, they move with the line, and otherwise the
+            letters' widths tell about where each word is.
+        was: the line's polygon then.
+    """
+    words = text.split()
+    if was is not None and len(words) == len(known):
+        return list(zip(words, _carried(known, was, polygon), strict=True))
+    if len(words) < 2:
+        return [(word, polygon) for word in words]
+    cuts = [0.0, *_expected_spaces(words), 1.0]
+    return [(word, _part(polygon, start, end)) for word, start, end in zip(words, cuts, cuts[1:], strict=False)]
+
+
+def _carried(places: Sequence[Polygon], was: Polygon, now: Polygon) -> list[Polygon]:
+    """Polygons that lie in another one, moved and warped with it."""
+    if not places or was == now:
+        return list(places)
+    warp = cv2.getPerspectiveTransform(np.array(was, np.float32), np.array(now, np.float32))
+    moved = cv2.perspectiveTransform(np.array(places, np.float32).reshape(1, -1, 2), warp)
+    return [to_polygon(corners) for corners in np.asarray(moved, np.float64).reshape(-1, 4, 2)]
 
 
 def _expected_spaces(words: list[str]) -> list[float]:

@@ -160,11 +160,14 @@ class Crop:
         pictures: one a word, or one of the whole line; none where it is seen *as last read*: it is a known line, and
             nothing new can be read of it.
         view: how well it can be read, 0 to 1.
+        is_changed: whether its picture is another one than what was read of the line before, or may be: then it may
+            say another text, and otherwise it is one more reading of the same.
     """
 
     region: Region
     pictures: tuple[Picture, ...]
     view: float = 1.0
+    is_changed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

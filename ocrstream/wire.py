@@ -230,6 +230,7 @@ def _crop_meta(crop: Crop, images: Sequence[bytes]) -> dict[str, Any]:
         **_region_meta(crop.region),
         "words": crop.region.words,
         "view": crop.view,
+        "changed": crop.is_changed,
         "bytes": [len(image) for image in images],
     }
 
@@ -460,7 +461,7 @@ def _decode_crops(fields: _Fields, record: RawRecord | None) -> Crops:
         region = replace(_region(item), words=item.polygons("words"))
         if pictures and len(pictures) != (len(region.words) or 1):
             raise ValueError(f"line {region.line_number} has {len(pictures)} images for {len(region.words)} words")
-        crops.append(Crop(region, tuple(pictures), item.share("view")))
+        crops.append(Crop(region, tuple(pictures), item.share("view"), item.flag("changed")))
     if start != len(record.value):
         raise ValueError(f"{len(record.value) - start} bytes follow the last crop's image")
     return Crops(info, detector, tuple(crops), fields.flag("kept"), fields.flag("whole"))

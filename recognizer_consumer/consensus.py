@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recognizer_consumer.calibration import AS_SAID, Calibration, Evidence
+from recognizer_consumer.calibration import AS_SAID, Calibration, Evidence, log_odds
 from recognizer_consumer.formats import Edit, Pattern, confusions, nearest_match
 
 LONGEST_TEXT = 500
@@ -60,21 +60,18 @@ class _Column:
 
     Attributes:
         letters: the weight of each character that a reading had here.
-        confident: those weights, each times the character's confidence.
         filled: of the weight that readings give to an empty column, the part of those that had a character here.
     """
 
     letters: dict[str, float] = field(default_factory=dict)
-    confident: dict[str, float] = field(default_factory=dict)
     filled: float = 0.0
 
-    def add(self, letter: str, weight: float, confidence: float, nothing: float) -> None:
+    def add(self, letter: str, weight: float, nothing: float) -> None:
         self.letters[letter] = self.letters.get(letter, 0.0) + weight
-        self.confident[letter] = self.confident.get(letter, 0.0) + weight * confidence
         self.filled += nothing
         if len(self.letters) > MOST_LETTERS:
             weakest = min((other for other in self.letters if other != letter), key=self.letters.__getitem__)
-            del self.letters[weakest], self.confident[weakest]
+            del self.letters[weakest]
 
 
 class Consensus:
@@ -85,6 +82,8 @@ class Consensus:
         self._nothing = 0.0
         """The weight that all readings together give to a column in which none had a character."""
         self._readings = 0
+        self._log_odds = 0.0
+        """Of all readings, added up."""
         self._places: dict[str, list[int]] = {}
         """For a text that was read: the column of each of its characters."""
 
@@ -104,9 +103,10 @@ class Consensus:
         columns = [self._columns[place] for place in self._aligned(text)]
         for column, letter, letter_sure in zip(columns, text, sure, strict=False):
             weight = max(of_reading * math.pow(max(letter_sure, 0.0), OF_CHARACTER), LEAST_WEIGHT)
-            column.add(letter, weight, letter_sure, nothing)
+            column.add(letter, weight, nothing)
         self._nothing += nothing
         self._readings += 1
+        self._log_odds += log_odds(confidence)
         if len(self._columns) > ROOM + 2 * len(text):
             voted = sum(map(bool, self._pieces()))
             self._give_up_weakest(ROOM + 2 * max(len(text), voted))
@@ -129,9 +129,8 @@ class Consensus:
     def evidence(self) -> Evidence:
         """What tells how likely the voted text is right; at least one reading must have been counted."""
         voted = [(column, piece) for column, piece in zip(self._columns, self._pieces(), strict=True) if piece]
-        sure = sum(column.confident[piece] / column.letters[piece] for column, piece in voted) / len(voted)
         agreed = sum(self._shares(column)[piece] for column, piece in voted) / len(voted)
-        return Evidence(sure, self._readings, agreed)
+        return Evidence(self._log_odds / self._readings, agreed)
 
     def _pieces(self) -> list[str]:
         """What each column says: a character, or none; where none says anything, the best of them speaks."""

@@ -7,15 +7,16 @@ from dataclasses import replace
 
 from ocrstream.config import RecognizerSettings
 from ocrstream.lines import put_together
-from ocrstream.messages import CROPS, TEXTS, Crop, Crops, EngineInfo, FrameInfo, Region, Text, Texts
+from ocrstream.messages import CROPS, TEXTS, Crop, Crops, EngineInfo, Text, Texts
 from ocrstream.metrics import Metrics
 from ocrstream.models import EngineOptions, Reading, Recognizer, load_recognizer
 from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Image
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
+from recognizer_consumer.appearing import Sighting
 from recognizer_consumer.formats import Pattern
-from recognizer_consumer.voting import Ballot, Sighting
+from recognizer_consumer.voting import Ballot
 
 LEAST_VOICE = 0.1
 """Readings less sure than this say nothing; what is surer is voted on, and it is the vote that has to be sure."""
@@ -115,22 +116,18 @@ class RecognizerStage:
         line = None if sure is None else Text(region, sure.text, sure.confidence, sure.words)
         if voice is None:
             return unread, line
-        return Sighting(region, voice.text, voice.confidence, voice.characters, crop.view), line
+        sighting = Sighting(
+            region, voice.text, voice.confidence, voice.characters, crop.view, True, crop.is_changed, voice.words
+        )
+        return sighting, line
 
     def _texts(self, crops: Crops, recognizer: EngineInfo, read: Sequence[tuple[Sighting, Text | None]]) -> Texts:
         appearances = self._ballot.count(crops.info, [sighting for sighting, _ in read], recognizer.name)
         lines = [line for _, line in read]
         if not crops.is_whole:
-            # What was not read in this frame stands there as the vote has it; where all of it was read, that is all.
-            lines = [line or self._voted(crops.info, sighting.region) for sighting, line in read]
+            # All that was read of a text says it better than this frame alone; where all of it was read, that is all.
+            lines = [self._ballot.said_at(crops.info, sighting.region) for sighting, _ in read]
         kept = tuple(line for line in lines if line is not None) if crops.is_kept else ()
         texts = Texts(crops.info, crops.detector, recognizer, kept, appearances, crops.is_kept, picture=crops.picture)
         self._last[crops.info.key, crops.info.generation] = replace(texts, picture=None)
         return texts
-
-    def _voted(self, info: FrameInfo, region: Region) -> Text | None:
-        """What stands there by all that was read of it, where that is sure enough."""
-        last = None if region.track_id is None else self._ballot.last_read(info, region.track_id)
-        if last is None or last.confidence < self._min_confidence:
-            return None
-        return Text(region, last.text, round(last.confidence, 4))

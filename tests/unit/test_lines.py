@@ -8,7 +8,7 @@ import pytest
 
 from ocrstream.cropping import cut
 from ocrstream.geometry import Polygon, box_polygon
-from ocrstream.lines import LineReading, cut_into_words, cut_line, put_together
+from ocrstream.lines import LineReading, cut_into_words, cut_line, place_words, put_together
 from ocrstream.messages import Word
 from ocrstream.models import Reading
 
@@ -77,3 +77,27 @@ def test_a_line_that_was_found_whole_is_cut_at_its_spaces() -> None:
     assert len(read.characters) == len(read.text)
     (_, (x1, _), *_), ((x2, _), *_) = (word.polygon for word in read.words)
     assert 48 <= x1 == x2 <= 72
+
+
+def test_words_that_were_read_before_move_and_turn_with_their_line() -> None:
+    was = box_polygon(0, 0, 100, 20)
+    known = [box_polygon(0, 0, 40, 20), box_polygon(50, 0, 100, 20)]
+    larger = box_polygon(10, 10, 210, 50)
+    assert place_words("to B12", larger, known, was) == [
+        ("to", box_polygon(10, 10, 90, 50)),
+        ("B12", box_polygon(110, 10, 210, 50)),
+    ]
+    upright: Polygon = ((30, 0), (30, 100), (10, 100), (10, 0))
+    (_, turned), _ = place_words("to B12", upright, known, was)
+    assert turned == ((30, 0), (30, 40), (10, 40), (10, 0))
+
+
+def test_words_whose_places_are_not_known_stand_where_their_letters_may() -> None:
+    line = box_polygon(0, 0, 100, 20)
+    (first, left), (second, right) = place_words("Gate to", line, [line], line)
+    assert (first, second) == ("Gate", "to")
+    assert left[0][0] == 0
+    assert right[1][0] == 100
+    assert left[1][0] == right[0][0]
+    assert 55 < left[1][0] < 75
+    assert place_words("Gate", line) == [("Gate", line)]

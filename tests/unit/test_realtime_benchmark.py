@@ -198,15 +198,15 @@ def test_without_voting_the_surest_reading_counts() -> None:
 def test_without_the_cache_every_view_is_wanted() -> None:
     view = View(0.5, np.zeros((20, 60), np.float32))
     album = Album()
-    assert [album.wants("a", view) for _ in range(3)][2] is False
+    assert [album.look("a", view, 0).is_wanted for _ in range(3)] == [True, False, False]
     with without("cache"):
-        assert album.wants("a", view)
+        assert album.look("a", view, 0).is_wanted
 
 
 @pytest.mark.parametrize("part", [*PARTS, None])
 def test_a_part_is_back_when_it_was_left_out(part: str | None) -> None:
     def all_of_them() -> list[object]:
-        return [Watch._to_examine, Watch._is_time_to_look, Album.wants, Consensus.add, Consensus.voted]
+        return [Watch._to_examine, Watch._is_time_to_look, Album.look, Consensus.add, Consensus.voted]
 
     before = all_of_them()
     with without(part):

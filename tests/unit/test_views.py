@@ -8,8 +8,9 @@ from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
 from detector_consumer.views import (
-    RESTLESS_LOOKS,
+    RESTLESS_S,
     Album,
+    Look,
     View,
     is_clearly_better,
     is_same_picture,
@@ -178,22 +179,35 @@ def test_a_whole_line_from_the_front_is_better_than_a_cut_one_from_the_side() ->
     assert is_clearly_better(whole, view_of(crop, aside))
 
 
+LOOK_NS = 100_000_000
+
+
+def looks(*views: View, album: Album | None = None, since: int = 0) -> list[Look]:
+    """What an album makes of looks at one line, ten a second."""
+    album = album or Album()
+    return [album.look("t", each, (since + number) * LOOK_NS) for number, each in enumerate(views)]
+
+
 def test_an_album_wants_what_is_new_and_nothing_twice() -> None:
     album = Album()
-    looks = [view(line(noise=3, seed=number, shift=(number % 3 * 0.3, 0))) for number in range(20)]
-    assert [album.wants("t1", look) for look in looks] == [True] + [False] * 19
-    assert album.wants("t2", looks[0])
+    same = [view(line(noise=3, seed=number, shift=(number % 3 * 0.3, 0))) for number in range(20)]
+    assert looks(*same, album=album) == [Look.CHANGED] + [Look.SAME] * 19
+    assert album.look("t2", same[0], 0).is_wanted
 
 
-def test_an_album_wants_each_time_a_clock_shows_once() -> None:
-    album = Album()
+def test_an_album_wants_each_time_a_clock_shows_once_and_at_once() -> None:
     texts = [f"08:15:{second} GHB" for second in (42, 43, 44) for _ in range(5)]
-    wanted = [album.wants("t", view(line(text, noise=2, seed=n))) for n, text in enumerate(texts)]
-    # A look later than the change: then it is known to have come to rest.
-    assert [number for number, is_wanted in enumerate(wanted) if is_wanted] == [0, 6, 11]
+    seen = looks(*(view(line(text, noise=2, seed=n)) for n, text in enumerate(texts)))
+    assert [number for number, look in enumerate(seen) if look is Look.CHANGED] == [0, 5, 10]
+    assert {look for number, look in enumerate(seen) if number % 5} == {Look.SAME}
 
 
-def test_an_album_does_not_want_who_walks_by() -> None:
+def test_what_changes_soon_after_it_was_sent_is_waited_for_to_rest() -> None:
+    seen = looks(*(view(line(text)) for text in (TIME, "ARRIVALS", "DEPARTED", "DEPARTED", "DEPARTED")))
+    assert seen == [Look.CHANGED, Look.RESTLESS, Look.RESTLESS, Look.CHANGED, Look.SAME]
+
+
+def test_an_album_seldom_wants_who_walks_by() -> None:
     def look(left: int | None, seed: int) -> View:
         crop = line(noise=2, seed=seed).copy()
         if left is not None:
@@ -202,33 +216,29 @@ def test_an_album_does_not_want_who_walks_by() -> None:
         return view(crop)
 
     album = Album()
-    assert album.wants("t", look(None, 0))
-    assert not any(album.wants("t", look(left, 1 + left)) for left in range(0, 150, 20))
-    assert not any(album.wants("t", look(None, seed)) for seed in range(200, 203))
+    assert looks(look(None, 0), album=album) == [Look.CHANGED]
+    passing = looks(*(look(left, 1 + left) for left in range(0, 150, 20)), album=album, since=1)
+    assert sum(each.is_wanted for each in passing) <= len(passing) / (10 * RESTLESS_S)
 
 
-def test_an_album_wants_a_picture_that_never_rests_from_time_to_time() -> None:
-    album = Album()
-    letters = np.random.default_rng(0).choice(list("ABCDEFGHKLMNPRSTUVXYZ"), (2 * (RESTLESS_LOOKS + 1) + 1, 8))
-    wanted = [album.wants("t", view(line("".join(row)))) for row in letters]
-    assert [look for look, is_wanted in enumerate(wanted) if is_wanted] == [
-        0,
-        RESTLESS_LOOKS + 1,
-        2 * (RESTLESS_LOOKS + 1),
-    ]
+def test_an_album_wants_a_picture_that_never_rests_so_often() -> None:
+    letters = np.random.default_rng(0).choice(list("ABCDEFGHKLMNPRSTUVXYZ"), (10, 8))
+    seen = looks(*(view(line("".join(row))) for row in letters))
+    assert [number for number, look in enumerate(seen) if look is Look.CHANGED] == [0, 3, 6, 9]
+    assert RESTLESS_S == 0.3
 
 
 def test_an_album_wants_a_clearly_better_look() -> None:
-    album = Album()
     heights = [14, 15, 16, 17, 18, 20, 22, 24, 27, 30, 34, 38, 44, 50]
-    wanted = [height for height in heights if album.wants("t", view(line(height_px=height)))]
-    assert wanted[0] == 14
-    assert 3 <= len(wanted) <= 5
+    seen = looks(*(view(line(height_px=height)) for height in heights))
+    assert seen[0] is Look.CHANGED
+    assert set(seen[1:]) == {Look.SAME, Look.BETTER}
+    assert 2 <= seen.count(Look.BETTER) <= 4
 
 
 def test_an_album_forgets_what_it_is_told_to() -> None:
     album = Album()
     look = view(line())
-    assert [album.wants(track, look) for track in ("t1", "t2")] == [True, True]
+    assert [album.look(track, look, 0).is_wanted for track in ("t1", "t2")] == [True, True]
     album.keep({"t1"})
-    assert [album.wants(track, look) for track in ("t1", "t2")] == [False, True]
+    assert [album.look(track, look, 0).is_wanted for track in ("t1", "t2")] == [False, True]

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ocrstream.geometry import box_polygon
-from ocrstream.messages import Appearance, FrameInfo, Region, Text, make_frame_id
-from recognizer_consumer.voting import LONGEST_PATH, MOST_OPEN, Ballot, Sighting
+from ocrstream.messages import Appearance, FrameInfo, Region, Text, Word, make_frame_id
+from recognizer_consumer.appearing import LONGEST_PATH, Sighting
+from recognizer_consumer.voting import MOST_OPEN, Ballot
 
 SECOND_NS = 1_000_000_000
 POLYGON = box_polygon(40.0, 30.0, 240.0, 74.0)
@@ -149,7 +150,7 @@ def test_a_sign_that_is_in_view_for_months_takes_no_more_room() -> None:
         text = "GATE B12" if number % 3 != 2 else f"GATE {number}"
         ballot.count(at(1 + number * 0.1), (Text(moved, text, 0.9),))
     (vote,) = ballot._open["hall", 1].votes.values()
-    assert len(vote.path) <= LONGEST_PATH
+    assert len(vote.trail.path) <= LONGEST_PATH
     (last,) = ballot.close("hall", 1)
     assert (last.text, last.readings) == ("GATE B12", 2000)
     assert last.path[0][0] == 1000.0
@@ -164,8 +165,15 @@ class Place:
         self.ballot = Ballot(formats)
         self._last: dict[str, Appearance] = {}
 
-    def read(self, second: float, text: str, confidence: float = 0.95, view: float = 1.0) -> None:
-        self._count(second, Sighting(REGION, text, confidence, view=view))
+    def read(
+        self, second: float, text: str, confidence: float = 0.95, view: float = 1.0, *, is_changed: bool = True
+    ) -> None:
+        self._count(second, Sighting(REGION, text, confidence, view=view, is_changed=is_changed))
+
+    def said(self, second: float) -> str | None:
+        """What a document of this time says."""
+        text = self.ballot.said_at(at(second), REGION)
+        return None if text is None else text.text
 
     def still_there(self, *seconds: float, dx: float = 0.0) -> None:
         """Seen as last read, each time so far to the right of the last time."""
@@ -215,7 +223,7 @@ def test_a_line_that_is_there_as_last_read_of_which_nothing_is_known_is_passed_o
     place = Place()
     place.still_there(1.0, 1.5)
     assert place.told() == []
-    assert place.ballot.last_read(at(1.5), "unknown") is None
+    assert place.ballot.said_at(at(1.5), REGION) is None
 
 
 def test_a_clock_that_is_read_once_a_time_and_then_stands_is_an_appearance_for_each_time() -> None:
@@ -299,16 +307,77 @@ def test_a_text_that_changed_in_its_last_frames_is_an_appearance_of_its_own_thou
     assert place.spans() == [("T 010", 2, 1.0, 1.1), ("T 011", 1, 1.2, 1.3)]
 
 
-def test_what_stands_where_a_line_is_as_last_read() -> None:
+def test_what_is_said_of_a_line_is_what_its_readings_say_together() -> None:
     place = Place()
-    track_id = REGION.track_id or ""
     for number, text in enumerate(("DEPARTUPES", "DFPARTURES", "DEPARTURES", "DEPAFTURES")):
-        place.read(1 + number / 10, text, 0.8)
-    voted = place.ballot.last_read(at(1.3), track_id)
-    assert voted is not None
-    assert voted.text == "DEPARTURES"
-    place.read(1.4, "ARRIVALS", 0.97)
-    assert place.ballot.last_read(at(1.5), track_id) == ("ARRIVALS", 0.97)
+        place.read(1 + number / 10, text, 0.8, is_changed=False)
+    assert place.said(1.3) == "DEPARTURES"
+
+
+@pytest.mark.parametrize("confidence", [0.97, 0.6], ids=["sure", "unsure"])
+def test_what_is_said_of_a_line_whose_picture_has_changed_is_what_was_read_of_it_since(confidence: float) -> None:
+    place = Place()
+    for second in (1.0, 1.1, 1.2):
+        place.read(second, "12:30:41")
+    place.read(1.3, "12:30:42", confidence)
+    assert place.said(1.3) == "12:30:42"
+    place.still_there(1.4)
+    assert place.said(1.4) == "12:30:42"
+
+
+def test_another_reading_of_the_same_picture_is_a_misreading() -> None:
+    place = Place()
+    place.read(1.0, "T 011")
+    place.read(1.3, "T 017", 0.93, is_changed=False)
+    assert place.said(1.3) == "T 011"
+    place.still_there(1.4, 1.5, 1.6)
+    assert place.said(1.6) == "T 011"
+    assert place.spans() == [("T 011", 2, 1.0, 1.6)]
+
+
+def test_a_changed_picture_that_is_read_surely_and_stands_is_another_text_whatever_was_before() -> None:
+    place = Place()
+    place.read(1.0, "T 011", 0.6)
+    place.still_there(1.3, 1.6)
+    place.read(2.0, "T 012", 0.93)
+    place.still_there(2.1, 2.2, 2.3)
+    assert place.spans() == [("T 011", 1, 1.0, 1.6), ("T 012", 1, 2.0, 2.3)]
+
+
+def test_a_changed_picture_is_another_text_where_what_differs_is_sure() -> None:
+    def spans(sure_of_last: float) -> list[str]:
+        place = Place()
+        place.read(1.0, "TOWER 1")
+        place.still_there(1.3, 1.6)
+        sure = (0.99,) * 6 + (sure_of_last,)
+        place.ballot.count(at(2.0), [Sighting(REGION, "TOWER 2", 0.95, sure)])
+        place.still_there(2.1, 2.2, 2.3)
+        return [text for text, *_ in place.spans()]
+
+    assert spans(0.97) == ["TOWER 1", "TOWER 2"]
+    assert spans(0.5) == ["TOWER 1"]
+
+
+def test_the_words_of_a_line_move_with_it() -> None:
+    ballot = Ballot()
+    words = (Word("GATE", box_polygon(40, 30, 150, 74), 0.9), Word("B12", box_polygon(160, 30, 240, 74), 0.9))
+    ballot.count(at(1.0), [Sighting(REGION, "GATE B12", 0.9, words=words)])
+    moved = replace(REGION, polygon=box_polygon(140.0, 40.0, 340.0, 84.0))
+    ballot.count(at(1.1), [Sighting(moved, "", 0.0, fresh=False)])
+    said = ballot.said_at(at(1.1), moved)
+    assert said is not None
+    assert [(word.text, word.polygon) for word in said.words] == [
+        ("GATE", box_polygon(140, 40, 250, 84)),
+        ("B12", box_polygon(260, 40, 340, 84)),
+    ]
+    assert {word.confidence for word in said.words} == {said.confidence}
+
+
+def test_what_is_not_sure_enough_is_not_said() -> None:
+    ballot = Ballot(min_confidence=0.5)
+    ballot.count(at(1.0), [Sighting(REGION, "EXIT", 0.3)])
+    assert ballot.said_at(at(1.0), REGION) is None
+    assert ballot.said_at(at(1.0), replace(REGION, track_id=None)) is None
 
 
 def test_a_frame_that_was_overtaken_is_a_vote_and_no_step_back() -> None:

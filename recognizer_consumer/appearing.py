@@ -1,0 +1,226 @@
+"""One open appearance: what was read of it, what these readings say together, and where it was.
+
+Which readings belong to it is decided in `recognizer_consumer.voting`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ocrstream.folding import are_alike
+from ocrstream.geometry import Polygon, polygon_shift, polygon_size_wh
+from ocrstream.lines import place_words
+from ocrstream.messages import SURE, Appearance, FrameInfo, Region, Text, Word
+from recognizer_consumer.calibration import Calibration
+from recognizer_consumer.consensus import Consensus, Voted
+from recognizer_consumer.formats import Pattern
+
+MOVED_PX = 4.0
+"""A path point is kept when the line has moved this far from the last one."""
+
+LONGEST_PATH = 128
+"""A sign may be in view for months, before a camera that shakes: of a longer path every second point is let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A text line of a track in one frame.
+
+    Attributes:
+        region: where it is.
+        text: what was read; without meaning where nothing was.
+        confidence: of the reading, 0 to 1; likewise.
+        characters: of each character of the text; empty where the engine does not tell.
+        view: how well the line can be seen, 0 to 1.
+        fresh: whether it was read in this frame; otherwise it is there as it was last read.
+        is_changed: whether its picture is another one than what was read before, or may be.
+        words: the text's words and where they stand; empty where it is only one.
+    """
+
+    region: Region
+    text: str
+    confidence: float
+    characters: tuple[float, ...] = ()
+    view: float = 1.0
+    fresh: bool = True
+    is_changed: bool = True
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(slots=True)
+class Trail:
+    """Where a line was, from one frame to another.
+
+    Attributes:
+        first: the frame in which it was seen first.
+        last: and last.
+        path: `(media or capture time in ms, polygon)` where it moved.
+        polygon: where it was last.
+    """
+
+    first: FrameInfo
+    last: FrameInfo
+    path: list[tuple[float, Polygon]]
+    polygon: Polygon
+
+    @classmethod
+    def begin(cls, info: FrameInfo, polygon: Polygon) -> Trail:
+        """A line that is seen for the first time."""
+        return cls(info, info, [(_at_ms(info), polygon)], polygon)
+
+    def see(self, info: FrameInfo, polygon: Polygon) -> None:
+        """Take note of where the line is; a frame that was overtaken tells nothing more of that."""
+        if info.captured_at_ns < self.last.captured_at_ns:
+            return
+        if polygon_shift(self.path[-1][1], polygon) >= MOVED_PX:
+            if self.path[-1][0] != _at_ms(self.last):
+                # The line stood still until the last frame: without this point it would seem to have drifted all along.
+                self.path.append((_at_ms(self.last), self.polygon))
+            self.path.append((_at_ms(info), polygon))
+            if len(self.path) > LONGEST_PATH:
+                del self.path[1:-1:2]
+        self.last, self.polygon = info, polygon
+
+    def points(self) -> tuple[tuple[float, Polygon], ...]:
+        """The path, up to where the line was last."""
+        end = () if self.path[-1][0] == _at_ms(self.last) else ((_at_ms(self.last), self.polygon),)
+        return (*self.path, *end)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A reading that differs, and where it was seen since, as last read."""
+
+    line: Sighting
+    trail: Trail
+
+
+@dataclass(slots=True)
+class OpenAppearance:
+    """A text that stands in a place as of now.
+
+    Attributes:
+        before: the reading that was counted last, and when.
+        steady: the text that was steadily read last: twice in a row, both sure.
+        is_settled: whether anything was read surely, or twice in a row; what was not is passing.
+        waiting: a reading that differs; what follows tells whether it was a misreading or another text.
+        clearest: the best view's score.
+        best_view: how good the best frame is: its view's score by its confidence and height.
+        sent: its text and best frame as they were told last.
+    """
+
+    appearance_id: str
+    calibration: Calibration
+    patterns: tuple[Pattern, ...]
+    trail: Trail
+    best_frame_id: str
+    best_view: float = 0.0
+    clearest: float = 0.0
+    readings: int = 0
+    consensus: Consensus = field(default_factory=Consensus)
+    before: tuple[FrameInfo, Sighting] | None = None
+    steady: str | None = None
+    is_settled: bool = False
+    waiting: Waiting | None = None
+    sent: tuple[str, str] | None = None
+    sent_at_ns: int = 0
+    _winner: Voted | None = None
+
+    def winner(self) -> Voted:
+        """What its readings say together."""
+        if self._winner is None:
+            self._winner = self.consensus.voted(self.calibration, self.patterns)
+        return self._winner
+
+    def agrees(self, text: str) -> bool:
+        """Whether a text is what stands here."""
+        return are_alike(text, self.winner().text) or (self.steady is not None and are_alike(text, self.steady))
+
+    def said_at(self, region: Region) -> Text:
+        """What stands here now, where the line is."""
+        waiting = self.waiting
+        if waiting is None:
+            winner, read = self.winner(), None if self.before is None else self.before[1]
+        else:
+            # Its picture has changed: what was read before is old, whichever of them is right.
+            alone = Consensus()
+            read = waiting.line
+            alone.add(read.text, read.confidence, read.characters, read.view)
+            winner = alone.voted(self.calibration, self.patterns)
+        confidence = round(winner.confidence, 4)
+        known = () if read is None else tuple(word.polygon for word in read.words)
+        places = place_words(
+            winner.text, region.polygon, known, region.polygon if read is None else read.region.polygon
+        )
+        words = tuple(Word(word, place, confidence) for word, place in places)
+        return Text(region, winner.text, confidence, words if len(words) > 1 else ())
+
+    def seen_at_ns(self) -> int:
+        """When its place was last seen, whatever it said."""
+        return (self.waiting.trail if self.waiting else self.trail).last.captured_at_ns
+
+    def add(self, info: FrameInfo, line: Sighting) -> None:
+        """Count a reading."""
+        self.trail.see(info, line.region.polygon)
+        self.readings += 1
+        self.consensus.add(line.text, line.confidence, line.characters, line.view)
+        self._winner = None
+        if self.before is not None:
+            before = self.before[1]
+            self.is_settled = self.is_settled or are_alike(before.text, line.text)
+            if are_steady(before, line):
+                self.steady = line.text
+        self.is_settled = self.is_settled or line.confidence >= SURE
+        self.before = info, line
+        self.clearest = max(self.clearest, line.view)
+        view = line.view * line.confidence * polygon_size_wh(line.region.polygon)[1]
+        # A view that is hardly better is not worth another best frame.
+        if view > self.best_view * 1.1:
+            self.best_view, self.best_frame_id = view, info.frame_id
+
+    def count_waiting(self) -> None:
+        """Vote on the reading that differed: it was a misreading."""
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            self.add(waiting.trail.first, waiting.line)
+            self.trail.see(waiting.trail.last, waiting.trail.polygon)
+
+    def forget_votes(self) -> None:
+        """Begin the vote anew: what was read so far was passing."""
+        self.consensus, self._winner = Consensus(), None
+        self.clearest = self.best_view = 0.0
+
+    def settle(self, line: Sighting) -> None:
+        """Take note that a reading has held."""
+        self.is_settled = True
+        if line.confidence >= SURE:
+            self.steady = line.text
+
+    def told(self, *, closed: bool) -> Appearance:
+        """The appearance as it is sent."""
+        text, confidence = self.winner()
+        first, last = self.trail.first, self.trail.last
+        return Appearance(
+            track_id=self.appearance_id,
+            source_id=first.source_id,
+            text=text,
+            confidence=round(confidence, 4),
+            first_at_ns=first.captured_at_ns,
+            last_at_ns=last.captured_at_ns,
+            first_ms=first.media_time_ms,
+            last_ms=last.media_time_ms,
+            best_frame_id=self.best_frame_id,
+            readings=self.readings,
+            path=self.trail.points(),
+            closed=closed,
+            generation=first.generation,
+        )
+
+
+def are_steady(first: Sighting, second: Sighting) -> bool:
+    """Whether two readings are alike and both sure."""
+    return min(first.confidence, second.confidence) >= SURE and are_alike(first.text, second.text)
+
+
+def _at_ms(info: FrameInfo) -> float:
+    return info.media_time_ms if info.media_time_ms is not None else info.captured_at_ns / 1e6
