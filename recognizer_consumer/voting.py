@@ -13,9 +13,11 @@ of anything that is nothing like the winner (a slide, a caption), or, where it d
 would say the same. Where the picture is known to rest between the two, it is enough that what differs is sure; where
 nobody compares pictures, both have to be, and the text before them. What differs little otherwise is a misreading, and
 voted on; so is whatever differs in a picture that has not changed. Texts that are alike when folded never differ: that
-is what a recogniser confuses. Two more are no new text:
+is what a recogniser confuses. Three more are no new text:
 
 - A clearly better view that says something a little different: what was read from worse ones is corrected.
+- A word that comes into view, or what is left of a line that leaves: a part of the other in a place that is longer or
+  shorter accordingly. The whole word takes over, and what is left is no vote.
 - What follows readings that were neither sure nor twice the same (a split-flap turning, a slide fading in): it takes
   their appearance over, and they no longer count.
 
@@ -32,6 +34,7 @@ from dataclasses import dataclass, field
 from rapidfuzz.distance import Levenshtein
 
 from ocrstream.folding import are_alike, folded_text
+from ocrstream.geometry import Polygon, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting, are_steady
 from recognizer_consumer.calibration import Calibration, calibration_of
@@ -49,6 +52,12 @@ LIKELY = 0.85
 
 BETTER_VIEW = 1.25
 """A view whose score is so many times the best one's so far is clearly better."""
+
+STRETCH = 1.15
+"""Where a place's proportions change more than so, it shows more of a line, or less, than before."""
+
+PART_OFF = 0.2
+"""A part of a text is it up to so many edits a character."""
 
 MOST_OPEN = 2000
 """Open appearances of a source; beyond that those are closed that have not been seen for longest."""
@@ -184,7 +193,15 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         return []
     if not line.fresh:
         return _hold(source, track_id, vote, info, line)
-    if vote.agrees(line.text) or _corrects(vote, line):
+    grown = _growth(vote, line)
+    if grown < 1:
+        # What is left of a line that leaves says nothing new.
+        vote.trail.see(info, line.region.polygon)
+    elif grown > 1:
+        vote.waiting = None
+        vote.forget_votes()
+        vote.add(info, line)
+    elif vote.agrees(line.text) or _corrects(vote, line):
         vote.count_waiting()
         vote.add(info, line)
     elif vote.waiting is None:
@@ -285,6 +302,31 @@ def _sureness_where_it_differs(line: Sighting, text: str) -> float:
         )
     ]
     return min((sure[place] for place in places), default=line.confidence)
+
+
+def _growth(vote: OpenAppearance, line: Sighting) -> float:
+    """How many times as much of the same text a reading shows as the last one that counts; 1 where that is not told.
+
+    A word comes into view, or a line leaves or is hidden in part: then its place is longer or shorter in proportion to
+    its height, and what is read is the beginning or the end of what was read before, or goes on with that. A line that
+    grows by a word is another text: that word was not there before.
+    """
+    assert vote.before is not None
+    stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
+    if 1 / STRETCH < stretch < STRETCH:
+        return 1.0
+    short, long = folded_text(line.text), folded_text(vote.winner().text)
+    if stretch > 1:
+        short, long = long, short
+    if len(short) >= len(long) or (stretch > 1 and short.count(" ") < long.count(" ")):
+        return 1.0
+    off = min(Levenshtein.distance(short, part) for part in (long[: len(short)], long[-len(short) :]))
+    return stretch if off <= PART_OFF * len(short) else 1.0
+
+
+def _proportions(polygon: Polygon) -> float:
+    width, height = polygon_size_wh(polygon)
+    return max(width, 1.0) / max(height, 1.0)
 
 
 def _corrects(vote: OpenAppearance, line: Sighting) -> bool:

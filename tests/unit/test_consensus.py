@@ -166,3 +166,15 @@ def test_the_vote_is_better_than_the_surest_reading_and_than_a_vote_on_whole_tex
     shares = right_shares(150, count, seed=count)
     assert shares["vote"] >= shares["surest"] + 0.1
     assert shares["vote"] >= shares["whole"] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        (("A TASTE", "ATASTE", "A TASTE", "A TASTE"), "A TASTE"),
+        (("A TASTE", "ATASTE"), "A TASTE"),
+        (("ATASTE", "ATASTE", "A TASTE"), "ATASTE"),
+    ],
+)
+def test_a_space_is_voted_on_like_a_letter(readings: tuple[str, ...], expected: str) -> None:
+    assert voted(*((text, 0.9) for text in readings)) == expected

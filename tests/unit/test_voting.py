@@ -411,3 +411,38 @@ def test_a_source_with_ever_new_lines_takes_no_more_room() -> None:
         closed += [told for told in ballot.count(at(1 + number / 10), lines) if told.closed]
     assert [appearance.track_id.partition("-")[0] for appearance in closed] == ["0"] * MOST_OPEN + ["1"] * MOST_OPEN
     assert len(ballot.close("hall", 1)) == MOST_OPEN
+
+
+def shown(text: str, x0: float, x1: float, *, confidence: float = 0.95) -> Sighting:
+    """A reading of a line that takes up so much of its row, 44 px high."""
+    return Sighting(replace(REGION, polygon=box_polygon(x0, 30.0, x1, 74.0)), text, confidence)
+
+
+def told_of(*lines: Sighting, every_s: float = 0.3) -> list[tuple[str, float, float]]:
+    ballot = Ballot()
+    last: dict[str, Appearance] = {}
+    for number, line in enumerate(lines):
+        last.update((each.track_id, each) for each in ballot.count(at(1 + number * every_s), [line]))
+        still_there = replace(line, fresh=False)
+        last.update((each.track_id, each) for each in ballot.count(at(1.25 + number * every_s), [still_there]))
+    last.update((each.track_id, each) for each in ballot.close("hall", 1))
+    return [(a.text, a.first_at_ns / SECOND_NS, a.last_at_ns / SECOND_NS) for a in last.values()]
+
+
+def test_a_word_that_comes_into_view_is_the_whole_word_from_the_beginning() -> None:
+    lines = shown("Pass", 540, 640), shown("Passag", 490, 640), shown("Passages", 440, 640), shown("Passages", 400, 600)
+    assert told_of(*lines) == [("Passages", 1.0, 2.15)]
+
+
+def test_a_line_that_leaves_goes_on_saying_what_it_said() -> None:
+    lines = shown("Mind the gap", 10, 310), shown("nd the gap", 0, 250), shown("the gap", 0, 180), shown("gap", 0, 80)
+    assert told_of(*lines) == [("Mind the gap", 1.0, 2.15)]
+
+
+def test_a_line_that_grows_by_a_word_is_another_text() -> None:
+    lines = shown("Specials", 440, 640), shown("Specials SALE", 300, 620)
+    assert told_of(*lines) == [("Specials", 1.0, 1.25), ("Specials SALE", 1.3, 1.55)]
+
+
+def test_a_part_of_a_text_in_the_same_room_is_another_text() -> None:
+    assert told_of(shown("12 min", 40, 240), shown("2 min", 40, 240)) == [("12 min", 1.0, 1.25), ("2 min", 1.3, 1.55)]
