@@ -56,8 +56,8 @@ MOST_PARTS = 3
 """Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, all of it."""
 
 READ_AGAIN_S, READ_SELDOM_S, READ_FACTOR = 0.3, 60.0, 1.5
-"""A line that stands still is read again after this time, then after half as much more, and so on: noise differs, and
-a vote needs voices."""
+"""A line that stands still is read again so long after its picture changed, then after half as much more, and so on:
+noise differs, and a vote needs voices."""
 
 MOST_READ_AGAIN = 3
 """So many lines are read again together at most."""
@@ -246,8 +246,8 @@ class Watch:
             # Those that wait for longest first; the others' turn comes soon.
             first = sorted(due, key=lambda track_id: self._read[track_id].at_ns)[:MOST_READ_AGAIN]
             wanted |= {track_id: due[track_id] for track_id in first}
-        for track_id in wanted:
-            self._note_read(track_id)
+        for track_id, each in wanted.items():
+            self._note_read(track_id, is_changed=each.is_changed)
         return wanted
 
     def _is_due(self, track: Followed) -> bool:
@@ -260,9 +260,9 @@ class Watch:
         first_ns = self._first_ns.setdefault(track.track_id, self._at_ns())
         return not track.is_whole and self._at_ns() - first_ns < COMING_IN_S * 1e9
 
-    def _note_read(self, track_id: str) -> None:
+    def _note_read(self, track_id: str, *, is_changed: bool) -> None:
         read = self._read.get(track_id)
-        wait_s = READ_AGAIN_S if read is None else min(READ_FACTOR * read.wait_s, READ_SELDOM_S)
+        wait_s = READ_AGAIN_S if read is None or is_changed else min(READ_FACTOR * read.wait_s, READ_SELDOM_S)
         self._read[track_id] = _Read(self._at_ns(), wait_s)
 
     def _at_ns(self) -> int:

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from rapidfuzz.distance import Levenshtein
 
 from ocrstream.folding import are_alike, folded_text
-from ocrstream.geometry import Polygon, polygon_size_wh
+from ocrstream.geometry import Polygon, bounding_box, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting, are_steady
 from recognizer_consumer.calibration import Calibration, calibration_of
@@ -58,6 +58,8 @@ STRETCH = 1.15
 
 PART_OFF = 0.2
 """A part of a text is it up to so many edits a character."""
+
+EDGE_PX = 3.0
 
 MOST_OPEN = 2000
 """Open appearances of a source; beyond that those are closed that have not been seen for longest."""
@@ -194,9 +196,13 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
     if not line.fresh:
         return _hold(source, track_id, vote, info, line)
     grown = _growth(vote, line)
-    if grown < 1:
-        # What is left of a line that leaves says nothing new.
+    if grown < 1 and (line.is_changed or _is_at_edge(info, line.region.polygon)):
+        # What is left of a line that leaves says nothing new, nor does a piece that is found of it for a moment.
         vote.trail.see(info, line.region.polygon)
+    elif grown < 1 and line.confidence >= LIKELY:
+        # It is read so again in a picture that rests.
+        vote.waiting = Waiting(line, Trail.begin(info, line.region.polygon))
+        return _replace(source, track_id, vote, vote.waiting)
     elif grown > 1:
         vote.waiting = None
         vote.forget_votes()
@@ -322,6 +328,12 @@ def _growth(vote: OpenAppearance, line: Sighting) -> float:
         return 1.0
     off = min(Levenshtein.distance(short, part) for part in (long[: len(short)], long[-len(short) :]))
     return stretch if off <= PART_OFF * len(short) else 1.0
+
+
+def _is_at_edge(info: FrameInfo, polygon: Polygon) -> bool:
+    """Whether a line touches the frame's edge, which may cut it off."""
+    x0, y0, x1, y1 = bounding_box(polygon)
+    return min(x0, y0) < EDGE_PX or x1 > info.width_px - EDGE_PX or y1 > info.height_px - EDGE_PX
 
 
 def _proportions(polygon: Polygon) -> float:

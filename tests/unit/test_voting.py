@@ -446,3 +446,18 @@ def test_a_line_that_grows_by_a_word_is_another_text() -> None:
 
 def test_a_part_of_a_text_in_the_same_room_is_another_text() -> None:
     assert told_of(shown("12 min", 40, 240), shown("2 min", 40, 240)) == [("12 min", 1.0, 1.25), ("2 min", 1.3, 1.55)]
+
+
+def test_a_text_that_has_become_shorter_is_another_one_when_it_is_read_so_again() -> None:
+    whole, rest = shown("Gate B12", 40, 240), shown("Gate", 40, 140)
+    again = replace(rest, is_changed=False)
+    assert [text for text, *_ in told_of(whole, rest)] == ["Gate B12"]
+    assert [text for text, *_ in told_of(whole, rest, again, again)] == ["Gate B12", "Gate"]
+
+
+def test_what_is_left_of_a_passing_text_takes_its_place() -> None:
+    ballot = Ballot()
+    rest = replace(shown("Gate", 40, 140), is_changed=False)
+    for second, line in ((1.0, shown("Gate B12", 40, 240, confidence=0.5)), (1.1, rest), (1.2, rest)):
+        ballot.count(at(second), [line])
+    assert [(last.text, last.readings) for last in ballot.close("hall", 1)] == [("Gate", 3)]

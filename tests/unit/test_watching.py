@@ -12,7 +12,7 @@ from ocrstream_test_engines import BlocksDetector, make_picture
 
 from detector_consumer import stage as stage_module
 from detector_consumer.stage import DetectorStage
-from detector_consumer.watching import EXAMINE_AFTER_S, KEEP_AFTER_S, LOOK_AFTER_S, TELL_AFTER_S, Watch
+from detector_consumer.watching import EXAMINE_AFTER_S, KEEP_AFTER_S, LOOK_AFTER_S, READ_AGAIN_S, TELL_AFTER_S, Watch
 from ocrstream.geometry import Box, bounding_box, box_polygon
 from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.models import EngineOptions, TextLine, load_recognizer
@@ -139,7 +139,12 @@ def test_a_text_that_changes_in_its_place_is_sent_again_at_once() -> None:
     for second in (2, 3):
         first = min(at for at in sent if at >= second)
         assert first - second <= LOOK_AFTER_S + 2 * FRAME_S
+        assert [each for each in sent if second <= each < second + 0.9][1] - first == pytest.approx(
+            READ_AGAIN_S, abs=0.05
+        )
     assert len({crop.region.track_id for crops in told for crop in crops.crops}) == 1
+    changed = [at_s(crops) for crops in told for crop in crops.crops if crop.pictures and crop.is_changed]
+    assert changed == [min(at for at in sent if at >= second) for second in (1, 2, 3)]
     rig.finish()
     last = {a.track_id: a.text for texts in rig.read() for a in texts.appearances}
     assert list(last.values()) == ["T 001", "T 002", "T 003"]
