@@ -56,8 +56,11 @@ MOST_PARTS = 3
 """Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, all of it."""
 
 READ_AGAIN_S, READ_SELDOM_S, READ_FACTOR = 0.3, 60.0, 1.5
-"""A line that stands still is read again so long after its picture changed, then after half as much more, and so on:
-noise differs, and a vote needs voices."""
+"""A line that stands still is read again after this time, then after half as much more, and so on: noise differs, and
+a vote needs voices."""
+
+READ_CHANGED_S = 1.0
+"""And so long after its picture has changed, at the latest: what is read once may be a misreading."""
 
 MOST_READ_AGAIN = 3
 """So many lines are read again together at most."""
@@ -262,7 +265,8 @@ class Watch:
 
     def _note_read(self, track_id: str, *, is_changed: bool) -> None:
         read = self._read.get(track_id)
-        wait_s = READ_AGAIN_S if read is None or is_changed else min(READ_FACTOR * read.wait_s, READ_SELDOM_S)
+        longest_s = READ_CHANGED_S if is_changed else READ_SELDOM_S
+        wait_s = READ_AGAIN_S if read is None else min(READ_FACTOR * read.wait_s, longest_s)
         self._read[track_id] = _Read(self._at_ns(), wait_s)
 
     def _at_ns(self) -> int:

@@ -12,7 +12,7 @@ from ocrstream_test_engines import BlocksDetector, make_picture
 
 from detector_consumer import stage as stage_module
 from detector_consumer.stage import DetectorStage
-from detector_consumer.watching import EXAMINE_AFTER_S, KEEP_AFTER_S, LOOK_AFTER_S, READ_AGAIN_S, TELL_AFTER_S, Watch
+from detector_consumer.watching import EXAMINE_AFTER_S, KEEP_AFTER_S, LOOK_AFTER_S, READ_CHANGED_S, TELL_AFTER_S, Watch
 from ocrstream.geometry import Box, bounding_box, box_polygon
 from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.models import EngineOptions, TextLine, load_recognizer
@@ -148,6 +148,14 @@ def test_a_text_that_changes_in_its_place_is_sent_again_at_once() -> None:
     rig.finish()
     last = {a.track_id: a.text for texts in rig.read() for a in texts.appearances}
     assert list(last.values()) == ["T 001", "T 002", "T 003"]
+
+
+def test_a_text_that_has_changed_after_a_long_time_is_soon_read_again() -> None:
+    rig = Rig()
+    told = rig.show([*still(1, 9, GATE), *still(9, 12, ("Gate C34", GATE[1]))])
+    changed, again = [at for at in sent_at_s(told) if at >= 9][:2]
+    assert changed - 9 <= LOOK_AFTER_S + 2 * FRAME_S
+    assert again - changed == pytest.approx(READ_CHANGED_S, abs=2 * LOOK_AFTER_S)
 
 
 def test_a_new_text_is_found_by_looking_at_its_part_only() -> None:
