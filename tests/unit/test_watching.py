@@ -139,9 +139,6 @@ def test_a_text_that_changes_in_its_place_is_sent_again_at_once() -> None:
     for second in (2, 3):
         first = min(at for at in sent if at >= second)
         assert first - second <= LOOK_AFTER_S + 2 * FRAME_S
-        assert [each for each in sent if second <= each < second + 0.9][1] - first == pytest.approx(
-            READ_AGAIN_S, abs=0.05
-        )
     assert len({crop.region.track_id for crops in told for crop in crops.crops}) == 1
     changed = [at_s(crops) for crops in told for crop in crops.crops if crop.pictures and crop.is_changed]
     assert changed == [min(at for at in sent if at >= second) for second in (1, 2, 3)]
