@@ -19,16 +19,15 @@ reference for people who read or write these topics with other programs.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ocrstream.errors import MalformedRecordError
-from ocrstream.geometry import Polygon, polygon_of, to_polygon
+from ocrstream.fields import Fields
+from ocrstream.geometry import polygon_of
 from ocrstream.messages import (
     FIRST_READING,
-    MAX_ID_LENGTH,
     Appearance,
     Crop,
     Crops,
@@ -91,7 +90,7 @@ def decode(record: RawRecord) -> Message:
     if not isinstance(meta, dict):
         raise MalformedRecordError(f"the metadata is a JSON {type(meta).__name__}, not an object")
     try:
-        return decoder(_Fields(meta, name), record)
+        return decoder(Fields(meta, name), record)
     except _DAMAGE as error:
         raise MalformedRecordError(f"{name}: {error}") from error
 
@@ -129,7 +128,7 @@ def frame_from_json(meta: Mapping[str, Any]) -> FrameInfo:
         MalformedRecordError: a field is missing or of the wrong kind; the message names it.
     """
     try:
-        return _frame_info(_Fields(meta, "frame"))
+        return _frame_info(Fields(meta, "frame"))
     except _DAMAGE as error:
         raise MalformedRecordError(f"frame: {error}") from error
 
@@ -161,7 +160,7 @@ def texts_from_json(meta: Mapping[str, Any]) -> Texts:
         MalformedRecordError: a field is missing or of the wrong kind; the message names it.
     """
     try:
-        return _decode_texts(_Fields(meta, "texts/1"), None)
+        return _decode_texts(Fields(meta, "texts/1"), None)
     except _DAMAGE as error:
         raise MalformedRecordError(f"texts/1: {error}") from error
 
@@ -202,7 +201,7 @@ def appearance_from_json(meta: Mapping[str, Any]) -> Appearance:
         MalformedRecordError: a field is missing or of the wrong kind; the message names it.
     """
     try:
-        return _appearance(_Fields(meta, "appearance"))
+        return _appearance(Fields(meta, "appearance"))
     except _DAMAGE as error:
         raise MalformedRecordError(f"appearance: {error}") from error
 
@@ -268,116 +267,7 @@ def _encode_dead_letter(message: DeadLetter) -> tuple[str, dict[str, Any], bytes
     return "dead-letter/1", meta, message.record.value
 
 
-class _Fields:
-    """Reads typed fields out of a JSON object and names the one that is wrong."""
-
-    def __init__(self, meta: Mapping[str, Any], where: str) -> None:
-        self._meta = meta
-        self._where = where
-
-    def _get(self, name: str, kinds: tuple[type, ...], what: str) -> Any:
-        value = self._meta.get(name)
-        # bool is an int to Python, and never one to us.
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"field {name!r} of {self._where} should be {what}, got {value!r:.80}")
-        return value
-
-    def _optional(self, name: str, read: Callable[[str], Any]) -> Any:
-        return None if self._meta.get(name) is None else read(name)
-
-    def string(self, name: str) -> str:
-        return str(self._get(name, (str,), "a string"))
-
-    def identifier(self, name: str) -> str:
-        value = self.string(name)
-        if not 0 < len(value) <= MAX_ID_LENGTH:
-            raise ValueError(f"field {name!r} of {self._where} should have 1 to {MAX_ID_LENGTH} characters")
-        return value
-
-    def whole(self, name: str, lowest: int = 0, highest: int = 2**63 - 1) -> int:
-        value = int(self._get(name, (int,), "a whole number"))
-        if not lowest <= value <= highest:
-            raise ValueError(f"field {name!r} of {self._where} should be {lowest} to {highest}, got {value}")
-        return value
-
-    def number(self, name: str) -> float:
-        try:
-            value = float(self._get(name, (int, float), "a number"))
-        except OverflowError:
-            value = math.inf
-        if not math.isfinite(value):
-            raise ValueError(f"field {name!r} of {self._where} should be finite, got {value}")
-        return value
-
-    def share(self, name: str) -> float:
-        value = self.number(name)
-        if not 0 <= value <= 1:
-            raise ValueError(f"field {name!r} of {self._where} should be 0 to 1, got {value}")
-        return value
-
-    def flag(self, name: str) -> bool:
-        return bool(self._get(name, (bool,), "true or false"))
-
-    def optional_string(self, name: str) -> str | None:
-        value: str | None = self._optional(name, self.string)
-        return value
-
-    def optional_number(self, name: str) -> float | None:
-        value: float | None = self._optional(name, self.number)
-        return value
-
-    def optional_whole(self, name: str) -> int | None:
-        value: int | None = self._optional(name, self.whole)
-        return value
-
-    def items(self, name: str) -> list[_Fields]:
-        values = self._get(name, (list,), "a list")
-        return [self._inner(value, f"{self._where}.{name}[{index}]") for index, value in enumerate(values)]
-
-    def inner(self, name: str) -> _Fields:
-        return self._inner(self._meta.get(name), f"{self._where}.{name}")
-
-    def polygon(self, name: str) -> Polygon:
-        return _polygon(self._get(name, (list, tuple), "four points"), f"{name} of {self._where}")
-
-    def polygons(self, name: str) -> tuple[Polygon, ...]:
-        values = self._get(name, (list, tuple), "a list")
-        return tuple(_polygon(value, f"{name} of {self._where}") for value in values)
-
-    def wholes(self, name: str) -> list[int]:
-        values = self._get(name, (list,), "a list")
-        if any(not isinstance(value, int) or isinstance(value, bool) or value < 1 for value in values):
-            raise ValueError(f"field {name!r} of {self._where} should hold whole numbers from 1 on, got {values!r:.80}")
-        return list(values)
-
-    def path(self, name: str) -> tuple[tuple[float, Polygon], ...]:
-        entries = self._get(name, (list, tuple), "a list")
-        try:
-            return tuple((_finite(float(at_ms)), _polygon(points, name)) for at_ms, points in entries)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"field {name!r} of {self._where} should be [time, polygon] pairs: {error}") from error
-
-    @staticmethod
-    def _inner(value: Any, where: str) -> _Fields:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} should be an object, got {value!r:.80}")  # noqa: TRY004 decode() catches it
-        return _Fields(value, where)
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"{value} is no time")
-    return value
-
-
-def _polygon(points: Any, where: str) -> Polygon:
-    try:
-        return to_polygon(points)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _frame_info(fields: _Fields) -> FrameInfo:
+def _frame_info(fields: Fields) -> FrameInfo:
     width_px, height_px = fields.whole("width_px"), fields.whole("height_px")
     check_size(width_px, height_px)
     picture = None
@@ -402,11 +292,11 @@ def _frame_info(fields: _Fields) -> FrameInfo:
     )
 
 
-def _engine(fields: _Fields) -> EngineInfo:
+def _engine(fields: Fields) -> EngineInfo:
     return EngineInfo(fields.identifier("name"), fields.string("weights"))
 
 
-def _region(fields: _Fields) -> Region:
+def _region(fields: Fields) -> Region:
     return Region(
         fields.whole("line_number"),
         fields.polygon("polygon"),
@@ -415,11 +305,11 @@ def _region(fields: _Fields) -> Region:
     )
 
 
-def _word(fields: _Fields) -> Word:
+def _word(fields: Fields) -> Word:
     return Word(fields.string("text"), fields.polygon("polygon"), fields.share("confidence"))
 
 
-def _appearance(fields: _Fields) -> Appearance:
+def _appearance(fields: Fields) -> Appearance:
     return Appearance(
         track_id=fields.identifier("track_id"),
         source_id=fields.identifier("source_id"),
@@ -437,7 +327,7 @@ def _appearance(fields: _Fields) -> Appearance:
     )
 
 
-def _decode_frame(fields: _Fields, record: RawRecord | None) -> Frame:
+def _decode_frame(fields: Fields, record: RawRecord | None) -> Frame:
     assert record is not None
     info = _frame_info(fields)
     picture = Picture.from_encoded(record.value)
@@ -445,7 +335,7 @@ def _decode_frame(fields: _Fields, record: RawRecord | None) -> Frame:
     return Frame(info, picture)
 
 
-def _decode_crops(fields: _Fields, record: RawRecord | None) -> Crops:
+def _decode_crops(fields: Fields, record: RawRecord | None) -> Crops:
     assert record is not None
     info, detector = _frame_info(fields.inner("frame")), _engine(fields.inner("detector"))
     crops, start = [], 0
@@ -467,7 +357,7 @@ def _decode_crops(fields: _Fields, record: RawRecord | None) -> Crops:
     return Crops(info, detector, tuple(crops), fields.flag("kept"), fields.flag("whole"))
 
 
-def _decode_texts(fields: _Fields, record: RawRecord | None) -> Texts:  # noqa: ARG001 the decoders' common form
+def _decode_texts(fields: Fields, record: RawRecord | None) -> Texts:  # noqa: ARG001 the decoders' common form
     lines = tuple(
         Text(_region(item), item.string("text"), item.share("confidence"), tuple(map(_word, item.items("words"))))
         for item in fields.items("lines")
@@ -484,7 +374,7 @@ def _decode_texts(fields: _Fields, record: RawRecord | None) -> Texts:  # noqa: 
     )
 
 
-def _decode_dead_letter(fields: _Fields, record: RawRecord | None) -> DeadLetter:
+def _decode_dead_letter(fields: Fields, record: RawRecord | None) -> DeadLetter:
     assert record is not None
     prefix = "original-"
     original = {name[len(prefix) :]: value for name, value in record.headers.items() if name.startswith(prefix)}
@@ -505,7 +395,7 @@ _ENCODERS: dict[type, Callable[[Any], tuple[str, dict[str, Any], bytes | None]]]
     Texts: _encode_texts,
     DeadLetter: _encode_dead_letter,
 }
-_DECODERS: dict[str, Callable[[_Fields, RawRecord | None], Message]] = {
+_DECODERS: dict[str, Callable[[Fields, RawRecord | None], Message]] = {
     "frame/1": _decode_frame,
     "crops/1": _decode_crops,
     "texts/1": _decode_texts,

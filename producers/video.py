@@ -24,6 +24,7 @@ from producers.progress import Progress
 from producers.resuming import say_place
 from producers.sampling import Span, View
 from producers.specs import SourceSpec
+from producers.web_server import WebAnswer, ask_web_server
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class VideoFile:
     """A video that is read at the reader's own pace: a file, one on a web server, or standard input.
 
     Frame ids come from the file's content and the frame's media time, capture times from the time the container or the
-    file system has for the file, so every run gives the same frames.
+    file system has for the file (a web server: when it was changed last), so every run gives the same frames. Where
+    nobody knows that time, it is when the file was first read.
 
     Args:
         spec: its name and address.
@@ -66,7 +68,8 @@ class VideoFile:
         self._request = _request_for_file(spec, settings)
         self._decoder: Decoder | None = None
         self._opened: Opened | None = None
-        self._origin = _Origin.of_stream() if _is_pipe(spec) else _Origin.of_file(spec)
+        self._recorded_at_ns: int | None = None
+        self._origin = _Origin.of_stream() if _is_pipe(spec) else _Origin.of_file(spec, settings.timeout_s)
         if not _is_pipe(spec):
             self._open_now()
 
@@ -102,6 +105,9 @@ class VideoFile:
     ) -> Iterator[Frame]:
         """Yield frames to the end; see `Source.frames`."""
         behind_ms = self._place_of(after)
+        if after is not None and behind_ms is not None:
+            # What has no time of its own, or a new one (copied, touched), keeps the one that it was begun with.
+            self._recorded_at_ns = after.captured_at_ns - round(behind_ms * 1e6)
         began_ms, said = behind_ms, False
         restarts = 0
         try:
@@ -176,11 +182,13 @@ class VideoFile:
         return make_frame_id(self.source_id, self._origin.fingerprint, f"{media_ms:.3f}")
 
     def _frame(self, arrival: Arrival) -> Frame:
+        if self._recorded_at_ns is None:
+            self._recorded_at_ns = self._origin.recorded_at_ns(self._opened)
         width_px, height_px = arrival.picture.size_wh()
         info = FrameInfo(
             source_id=self.source_id,
             frame_id=self._frame_id(arrival.media_ms),
-            captured_at_ns=self._origin.recorded_at_ns(self._opened) + round(arrival.media_ms * 1e6),
+            captured_at_ns=self._recorded_at_ns + round(arrival.media_ms * 1e6),
             width_px=width_px,
             height_px=height_px,
             live=False,
@@ -212,6 +220,13 @@ class VideoFile:
             )
 
     def _refuse(self, error: DecoderError) -> NoReturn:
+        web = self._origin.web
+        if web is not None and not web.gives_parts and error.reason in ("away", "nonsense", "no-picture"):
+            raise SourceError(
+                f"{self._spec.shown}: it cannot be read as a video ({self._spec.scrub(str(error))}). The server sends "
+                "files only as a whole, and of those an MP4 whose index is at its end cannot be read: download it and "
+                "name the file, or convert it with -movflags +faststart"
+            ) from None
         raise SourceError(_explain(self._spec, error)) from None
 
 
@@ -341,15 +356,24 @@ class _Outage:
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a file is, for good: the same content has the same fingerprint wherever it lies."""
+    """What a file is, for good: the same content has the same fingerprint wherever it lies.
+
+    Attributes:
+        fingerprint: what identifies it.
+        fallback_ns: when it was recorded, where the container does not tell.
+        web: what the server says of it; None for what lies on none, and where the server does not answer.
+    """
 
     fingerprint: str
     fallback_ns: int
+    web: WebAnswer | None = None
 
     @classmethod
-    def of_file(cls, spec: SourceSpec) -> _Origin:
+    def of_file(cls, spec: SourceSpec, timeout_s: float) -> _Origin:
         if spec.scheme in ("http", "https"):
-            return cls(spec.shown.partition("?")[0], 0)
+            web = ask_web_server(spec.url, timeout_s)
+            told_ns = web.modified_ns if web is not None else None
+            return cls(spec.shown.partition("?")[0], time.time_ns() if told_ns is None else told_ns, web)
         try:
             return cls(fingerprint(spec.path), max(spec.path.stat().st_mtime_ns, 0))
         except OSError as error:

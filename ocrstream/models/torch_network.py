@@ -30,6 +30,14 @@ def find_device(engine: str, name: str) -> torch.device:
     return device
 
 
+def infer(network: torch.nn.Module, device: torch.device, *tensors: torch.Tensor) -> NDArray[np.float32]:
+    """A network's output, ``float32``; on a GPU it is computed in bfloat16."""
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        output = network(*tensors)
+    result: NDArray[np.float32] = output.float().cpu().numpy()
+    return result
+
+
 def load_state(network: torch.nn.Module, state: Mapping[str, NDArray[np.float32]]) -> list[str]:
     """Give a network its weights; returns the names that are missing or too many, none where all is well."""
     tensors = {name: torch.from_numpy(array) for name, array in state.items()}

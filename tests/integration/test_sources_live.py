@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import logging
+import os
 import queue
 import socket
 import socketserver
@@ -23,6 +25,8 @@ from ocrstream.errors import SourceError
 from ocrstream.messages import Frame, FrameInfo
 from producers.demo import DemoScene, write_clip
 from producers.sources import Source, open_sources
+from producers.web_server import WebAnswer, ask_web_server
+from tests.e2e.videos import write_video
 from tests.services import free_port
 from tests.services.rtsp import FPS, SIZE_WH, RtspCamera
 
@@ -319,6 +323,51 @@ def test_a_recording_on_a_web_server_is_read_like_a_file(tmp_path: Path) -> None
         infos = read_all(f"{address}/clip.mkv")
         assert [info.media_time_ms for info in infos] == pytest.approx([i * 1000 / FPS for i in range(30)], abs=1)
         assert read_all(f"{address}/clip.mkv", after=infos[9]) == infos[10:]
+
+
+def test_a_recording_on_a_web_server_was_taken_when_the_server_says(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mkv"
+    write_clip(clip, 2, fps=FPS, size_wh=SIZE_WH)
+    os.utime(clip, (1_700_000_000, 1_700_000_000))
+    with serving_folder(tmp_path) as address:
+        infos = read_all(f"{address}/clip.mkv")
+        assert infos[0].captured_at_ns == 1_700_000_000 * 10**9
+        os.utime(clip, (1_800_000_000, 1_800_000_000))
+        assert read_all(f"{address}/clip.mkv", after=infos[9]) == infos[10:]
+
+
+def test_a_recording_whose_server_tells_no_time_was_taken_when_it_was_read() -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Last-Modified", "in spring")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Silent."""
+
+    asked: list[tuple[str, str]] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            answer = ask_web_server(f"http://me:p%40ss@127.0.0.1:{server.server_address[1]}/a.mp4?key=1", 5)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert answer == WebAnswer(modified_ns=None, gives_parts=True)
+    assert asked == [("/a.mp4?key=1", "Basic " + base64.b64encode(b"me:p@ss").decode())]
+    assert ask_web_server(f"http://127.0.0.1:{free_port()}/a.mp4", 5) is None
+
+
+def test_an_mp4_whose_index_a_server_cannot_jump_to_is_explained(tmp_path: Path) -> None:
+    images = iter(np.random.default_rng(1).integers(0, 255, (20, 480, 640, 3), dtype=np.uint8))
+    # Larger than what FFmpeg would read on through to get there.
+    write_video(tmp_path / "clip.mp4", images, fps=10, codec="libx264", options={"qp": "0"})
+    with serving_folder(tmp_path) as address, pytest.raises(SourceError, match=r"only as a whole.*faststart"):
+        read_all(f"{address}/clip.mp4")
 
 
 def test_an_hls_recording_is_read_like_a_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ocrstream.errors import EngineError
 from ocrstream.models.crnn.network import LightCrnn, OriginalCrnn, light_steps
 from ocrstream.models.crnn.onnx_file import LIGHT, Description, read_state
 from ocrstream.models.crnn.preprocess import batch_to_tensor
-from ocrstream.models.torch_network import find_device, load_state
+from ocrstream.models.torch_network import find_device, infer, load_state
 
 Floats = NDArray[np.float32]
 
@@ -62,12 +62,9 @@ class TorchNetwork:
 
     def _run(self, pixels: Floats, widths: NDArray[np.int64]) -> Floats:
         tensor = torch.from_numpy(pixels).to(self._device, non_blocking=True)
-        half = self._device.type == "cuda"
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            one_width = bool((widths == widths[0]).all())
-            logits = self._network(tensor) if one_width else self._network(tensor, torch.from_numpy(widths))
-        result: Floats = logits.float().cpu().numpy()
-        return result
+        if (widths == widths[0]).all():
+            return infer(self._network, self._device, tensor)
+        return infer(self._network, self._device, tensor, torch.from_numpy(widths))
 
 
 def batches(widths_px: list[int]) -> Iterator[list[int]]:

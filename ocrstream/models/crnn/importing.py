@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
 from ocrstream.models.crnn.charset import ORIGINAL as ORIGINAL_CHARSET
+from ocrstream.models.lstm import reordered
 from ocrstream.models.torch_file import read_state_dict
 from ocrstream.models.weights import write_weights
 
@@ -71,14 +72,10 @@ def read_original(path: Path, charset: str = ORIGINAL_CHARSET, gates: str = PYTO
     state = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
     if not all(np.isfinite(tensor).all() for tensor in state.values()):
         raise EngineError(f"{path} holds numbers that are not finite: it is damaged, or its training went wrong")
-    return {name: _reordered(name, tensor, gates) for name, tensor in state.items()}
-
-
-def _reordered(name: str, tensor: Array, gates: str) -> Array:
-    if gates == PYTORCH or ".rnn." not in name:
-        return tensor
-    blocks = np.split(tensor, 4)
-    return np.concatenate([blocks[index] for index in _FROM_TORCH7])
+    return {
+        name: reordered(tensor, _FROM_TORCH7) if gates == TORCH7 and ".rnn." in name else tensor
+        for name, tensor in state.items()
+    }
 
 
 def _check(path: Path, tensors: Mapping[str, NDArray[np.generic]], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
+from ocrstream.models import lstm
 from ocrstream.models.crnn.preprocess import HEIGHT_PX, ORIGINAL_HEIGHT_PX
 
 try:
@@ -33,10 +34,6 @@ LIGHT, ORIGINAL = "light", "original"
 _OPSET = 20
 _IR_VERSION = 9
 _EPSILON = 1e-5
-
-# PyTorch keeps the gates of an LSTM as i, f, g, o; ONNX as i, o, f, c (c is g).
-_TO_ONNX = (0, 3, 1, 2)
-_TO_TORCH = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,30 +124,10 @@ def read_state(path: Path) -> tuple[dict[str, Array], Description]:
         array = numpy_helper.to_array(tensor)
         if array.dtype == np.int64:
             continue
-        _put(state, tensor.name, array.astype(np.float32))
+        layer, _, kind = tensor.name.rpartition(".")
+        single = array.astype(np.float32)
+        state |= lstm.to_torch(layer, kind, single) if kind in ("W", "R", "B") else {tensor.name: single}
     return state, description
-
-
-def _put(state: dict[str, Array], name: str, array: Array) -> None:
-    layer, _, kind = name.rpartition(".")
-    if kind not in ("W", "R", "B"):
-        state[name] = array
-        return
-    for direction, suffix in enumerate(("", "_reverse")):
-        if kind == "B":
-            for part, half in (
-                ("ih", array[direction][: array.shape[1] // 2]),
-                ("hh", array[direction][array.shape[1] // 2 :]),
-            ):
-                state[f"{layer}.bias_{part}_l0{suffix}"] = _blocks(half, _TO_TORCH)
-        else:
-            state[f"{layer}.weight_{'ih' if kind == 'W' else 'hh'}_l0{suffix}"] = _blocks(array[direction], _TO_TORCH)
-
-
-def _blocks(array: Array, order: tuple[int, ...]) -> Array:
-    """The four gates of an LSTM tensor in another order."""
-    gates = np.split(array, 4)
-    return np.concatenate([gates[index] for index in order])
 
 
 class _Graph:
@@ -218,17 +195,9 @@ class _Graph:
 
     def lstm(self, name: str) -> None:
         """``(T, N, C)`` to ``(T, N, 2 H)``."""
-        tensors = {
-            kind: np.stack([self._state[f"{name}.{kind}_l0{suffix}"] for suffix in ("", "_reverse")])
-            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        }
-        ordered = {kind: np.stack([_blocks(one, _TO_ONNX) for one in both]) for kind, both in tensors.items()}
-        weights = [
-            self._weight(f"{name}.W", ordered["weight_ih"]),
-            self._weight(f"{name}.R", ordered["weight_hh"]),
-            self._weight(f"{name}.B", np.concatenate([ordered["bias_ih"], ordered["bias_hh"]], axis=1)),
-        ]
-        hidden = ordered["weight_hh"].shape[2]
+        tensors = lstm.to_onnx(self._state, name)
+        weights = [self._weight(f"{name}.{kind}", array) for kind, array in zip("WRB", tensors, strict=True)]
+        hidden = tensors[1].shape[2]
         self._node("LSTM", weights, f"{name}.out", direction="bidirectional", hidden_size=hidden)
         self._node("Transpose", [], f"{name}.transposed", perm=[0, 2, 1, 3])
         self._node("Reshape", [self._constant(f"{name}.shape", [0, 0, 2 * hidden])], f"{name}.joined")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ocrstream.errors import EngineError
-from ocrstream.models.ctpn.onnx_graph import Array, Graph, State, gates, read_file
+from ocrstream.models.ctpn.onnx_graph import Array, Graph, State, read_file
+from ocrstream.models.lstm import reordered
 from ocrstream.models.weights import write_weights
 
 try:
@@ -195,7 +196,7 @@ def read_onnx(path: Path) -> Blobs:
         rows = slice(4 * HIDDEN * direction, 4 * HIDDEN * (direction + 1))
         blobs[name] = (
             single["gates.weight"][rows].reshape(SHAPES[name][0]),
-            gates(single["lstms.R"][direction], _TO_ONNX),
+            reordered(single["lstms.R"][direction], _TO_ONNX),
             single["gates.bias"][rows],
         )
     return blobs
@@ -216,10 +217,10 @@ def _state(blobs: Blobs) -> State:
 
 def _lstm_tensors(blobs: Blobs) -> tuple[Array, Array, Array]:
     """ONNX's W, R and B: the inputs are the gates already, so that W only puts them where they belong."""
-    ordered = gates(np.eye(4 * HIDDEN, dtype=np.float32), _TO_ONNX)
+    ordered = reordered(np.eye(4 * HIDDEN, dtype=np.float32), _TO_ONNX)
     nothing = np.zeros_like(ordered)
     inputs = np.stack([np.concatenate([ordered, nothing], axis=1), np.concatenate([nothing, ordered], axis=1)])
-    recurrent = np.stack([gates(blobs[name][1], _TO_ONNX) for name in LSTMS])
+    recurrent = np.stack([reordered(blobs[name][1], _TO_ONNX) for name in LSTMS])
     return inputs, recurrent, np.zeros((2, 8 * HIDDEN), dtype=np.float32)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ocrstream.errors import EngineError
 from ocrstream.models.ctpn.network import Ctpn
 from ocrstream.models.ctpn.onnx_file import read_state
-from ocrstream.models.torch_network import find_device, load_state
+from ocrstream.models.torch_network import find_device, infer, load_state
 
 Floats = NDArray[np.float32]
 
@@ -65,8 +65,4 @@ class TorchNetwork:
 
     def _run(self, pictures: Floats) -> Floats:
         tensor = torch.from_numpy(pictures).to(self._device, memory_format=torch.channels_last, non_blocking=True)
-        half = self._device.type == "cuda"
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            output = self._network(tensor)
-        result: Floats = output.float().cpu().numpy()
-        return result
+        return infer(self._network, self._device, tensor)

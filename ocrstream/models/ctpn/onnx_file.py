@@ -11,12 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ocrstream.errors import EngineError
-from ocrstream.models.ctpn.onnx_graph import Array, Graph, State, gates, read_file
+from ocrstream.models import lstm
+from ocrstream.models.ctpn.onnx_graph import Array, Graph, State, read_file
 from ocrstream.models.ctpn.slices import OUTPUTS, PROFILES
-
-# PyTorch keeps the gates of an LSTM as i, f, g, o; ONNX as i, o, f, c (c is g).
-_TO_ONNX = (0, 3, 1, 2)
-_TO_TORCH = (0, 2, 3, 1)
 
 _LSTM = "recurrence.lstm"
 _STEM = "backbone.stem"
@@ -41,7 +38,7 @@ def to_onnx(state: State, profile: str, half: bool = True, fold: bool = False) -
     at4, at8, at16, at32 = _light(graph, "pictures", fold) if profile == "light" else _vgg16(graph, "pictures")
     lateral32 = _conv_norm(graph, at32, "lateral32")
     merged = graph.relu(graph.add(_conv_norm(graph, at16, "lateral16"), graph.doubled(lateral32)))
-    tensors = _lstm_tensors(state)
+    tensors = lstm.to_onnx(state, _LSTM)
     context = graph.rows(merged, _LSTM, tensors, tensors[1].shape[2])
     merged = graph.add(graph.conv(context, "recurrence.merge"), merged)
     merged = graph.relu(_conv_norm(graph, merged, "smooth16"))
@@ -69,7 +66,7 @@ def read_state(path: Path) -> tuple[dict[str, Array], str]:
         if name.endswith((".weight", ".bias", ".running_mean", ".running_var")):
             state[name] = array.astype(np.float32)
         elif name.startswith(f"{_LSTM}.") and name[-1] in "WRB":
-            _put_lstm(state, name[-1], array.astype(np.float32))
+            state |= lstm.to_torch(_LSTM, name[-1], array.astype(np.float32))
     return state, profile
 
 
@@ -117,22 +114,3 @@ def _vgg16(graph: Graph, picture: str) -> list[str]:
             value = graph.relu(graph.conv(value, f"backbone.blocks.{block - 1}.conv{block}_{layer}"))
         outputs.append(value)
     return [*outputs[2:], graph.pool(value, 2, (0, 0, 0, 0))]
-
-
-def _lstm_tensors(state: State) -> tuple[Array, Array, Array]:
-    """ONNX's W, R and B of the two directions."""
-    both = {
-        kind: np.stack([gates(state[f"{_LSTM}.{kind}_l0{suffix}"], _TO_ONNX) for suffix in ("", "_reverse")])
-        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    }
-    return both["weight_ih"], both["weight_hh"], np.concatenate([both["bias_ih"], both["bias_hh"]], axis=1)
-
-
-def _put_lstm(state: dict[str, Array], kind: str, array: Array) -> None:
-    for direction, suffix in enumerate(("", "_reverse")):
-        if kind == "B":
-            for part, half in zip(("ih", "hh"), np.split(array[direction], 2), strict=True):
-                state[f"{_LSTM}.bias_{part}_l0{suffix}"] = gates(half, _TO_TORCH)
-        else:
-            name = "weight_ih" if kind == "W" else "weight_hh"
-            state[f"{_LSTM}.{name}_l0{suffix}"] = gates(array[direction], _TO_TORCH)

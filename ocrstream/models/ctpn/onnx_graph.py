@@ -27,12 +27,6 @@ _OPSET = 17
 _IR_VERSION = 9
 
 
-def gates(array: Array, order: tuple[int, int, int, int]) -> Array:
-    """An LSTM tensor's four blocks of rows in another order."""
-    blocks = np.split(array, 4)
-    return np.concatenate([blocks[index] for index in order])
-
-
 def read_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """An ONNX file's tensors by name, and its metadata.
 
