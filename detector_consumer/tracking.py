@@ -130,6 +130,15 @@ class Tracker:
     def __init__(self) -> None:
         self._sources: dict[Key, _Source] = {}
 
+    def copy(self) -> Tracker:
+        """One that knows the same and goes its own way from here."""
+        other = Tracker()
+        other._sources = {
+            key: replace(source, tracks=[replace(track) for track in source.tracks])
+            for key, source in self._sources.items()
+        }
+        return other
+
     def advance(self, key: Key, grey: Grey, scale: float, motion: Motion | None, at_ns: int) -> list[Followed]:
         """Carry a source's tracks on to its next frame.
 
