@@ -160,7 +160,6 @@ class DetectorStage:
         results: dict[int, Crops],
     ) -> None:
         """Frames of different sources, of which the detector looks together at what has to be looked at."""
-        self._note_answer()
         at_once: list[_Question] = []
         aside: list[_Question] = []
         for index in indices:
@@ -174,6 +173,7 @@ class DetectorStage:
             )
             if examination is not None:
                 (aside if is_aside else at_once).append(_Question(watch, examination))
+        self._note_answer()
         if at_once:
             self._examine(detector, at_once)
         if aside:

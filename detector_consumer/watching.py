@@ -127,15 +127,19 @@ class Watch:
         return None
 
     def found(self, examination: Examination) -> None:
-        """Take note of what the detector found in the last frame that it was asked of."""
+        """Take note of what the detector found in the last frame that it was asked of.
+
+        Lines that are new begin in the frame seen last.
+        """
         asked = self._asked
         if asked is None or asked.examination is not examination:
             # There was a cut since: it was another scene.
             return
+        assert self._info is not None
         self._asked, self._has_answer = None, True
-        frame_id, tracker = asked.info.frame_id, asked.tracker
+        frame_id, tracker = self._info.frame_id, asked.tracker
         regions = [Region(number, line.polygon, line.score) for number, line in enumerate(examination.lines)]
-        tracks = tracker.associate(_KEY, frame_id, regions, asked.info.captured_at_ns, examination.holds)
+        tracks = tracker.associate(_KEY, frame_id, regions, asked.at_ns, examination.holds)
         has_births = any(track.track_id.startswith(frame_id) for track in tracks)
         self._examine_wait_s = EXAMINE_AFTER_S if has_births else min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
         for track, line in zip(tracks, examination.lines, strict=True):
@@ -156,9 +160,8 @@ class Watch:
             self._asked = self._examined_at_ns = None
 
     def _ask(self, examination: Examination) -> Examination:
-        assert self._info is not None
-        self._asked = _Asked(examination, self._info, self._tracker.copy(), [])
-        self._examined_at_ns = self._info.captured_at_ns
+        self._asked = _Asked(examination, self._at_ns(), self._tracker.copy(), [])
+        self._examined_at_ns = self._at_ns()
         # What changes from now on is to be looked at next time.
         self._note_examined(examination)
         return examination
@@ -313,13 +316,13 @@ class _Asked(NamedTuple):
 
     Attributes:
         examination: the question.
-        info: the frame it is about.
+        at_ns: when the frame it is about was taken.
         tracker: what was known then.
         since: the frames that came in since.
     """
 
     examination: Examination
-    info: FrameInfo
+    at_ns: int
     tracker: Tracker
     since: list[_Step]
 
