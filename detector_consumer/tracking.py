@@ -55,6 +55,8 @@ SAME_PLACE_IOU = 0.7
 MAX_TREMBLE = 0.5
 MIN_GAIN = 0.3
 """A place from the detector counts at least so much against where the line was thought to be."""
+EDGE_PX = 1.0
+"""A line that is found so near to the frame's edge is cut off there; in small pixels."""
 MIN_INSIDE = 0.15
 """A line of which less is left in the frame has left."""
 MOST_LEFT = 0.85
@@ -74,7 +76,8 @@ class Followed:
         moved_px: how far its middle moved since the frame before.
         fit: how much it looks as it did when the detector last found it, -1 to 1.
         is_visible: whether it is seen; False where something is in front of it or it has gone.
-        is_whole: whether all of it is in the frame.
+        is_whole: whether all of it is in the frame and known. Of a line that the frame's edge cut off when it was found
+            the rest is known when it is found again.
     """
 
     track_id: str
@@ -104,6 +107,8 @@ class _Track:
     is_visible: bool = True
     is_restless: bool = False
     """Whether it looks unlike itself, and otherwise from frame to frame: something moves in front of it."""
+    is_torn: bool = False
+    """Whether it goes on beyond its corners: the frame's edge was there when it was found."""
 
 
 @dataclass(slots=True)
@@ -118,6 +123,11 @@ class _Source:
         if self.grey is None:
             return np.inf, np.inf
         return self.grey.shape[1] / self.scale, self.grey.shape[0] / self.scale
+
+    def reaches_edge(self, corners: NDArray[np.float64]) -> bool:
+        """Whether a line that was found ends where the frame does, ``(4, 2)``."""
+        within = np.minimum(corners, np.array(self.size_wh()) - corners)
+        return self.grey is not None and bool(within.min() < EDGE_PX / self.scale)
 
 
 class Tracker:
@@ -208,6 +218,7 @@ class Tracker:
                 track = behind
             else:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
+                track.is_torn = source.reaches_edge(corners)
                 source.tracks.append(track)
             track.score, track.seen_at_ns = region.detector_score, at_ns
             track.misses, track.fit, track.is_visible = 0, 1.0, True
@@ -350,8 +361,9 @@ def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None
     far_px = np.linalg.norm(off, axis=1).max()
     # The detector's places tremble by a share of the height; what is further off grew, or was split or merged.
     if far_px > MAX_TREMBLE * polygon_size_wh(to_polygon(found))[1]:
-        track.corners = found
+        track.corners, track.is_torn = found, source.reaches_edge(found)
         return
+    track.is_torn &= source.reaches_edge(found)
     # Where the frame cuts a line off, the detector does not know how it goes on.
     is_seen = np.abs(shown - track.corners).max(axis=1) < 1
     gain = max(MIN_GAIN, 1 / track.finds)
@@ -425,7 +437,7 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
         return []
     corners = np.stack([track.corners for track in tracks])
     shown = _in_frame(corners, source)
-    is_whole = (shown == corners).all(axis=(1, 2)).tolist()
+    is_inside = (shown == corners).all(axis=(1, 2)).tolist()
     return [
         Followed(
             track.track_id,
@@ -434,7 +446,7 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
             track.moved_px,
             track.fit,
             track.is_visible,
-            whole,
+            inside and not track.is_torn,
         )
-        for track, polygon, whole in zip(tracks, shown.round(2).tolist(), is_whole, strict=True)
+        for track, polygon, inside in zip(tracks, shown.round(2).tolist(), is_inside, strict=True)
     ]

@@ -32,7 +32,7 @@ from detector_consumer.placing import to_region
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, View, view_of
 from ocrstream.cropping import cut
-from ocrstream.geometry import Box, Polygon, polygon_shift, polygon_size_wh, to_polygon
+from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh, to_polygon
 from ocrstream.lines import cut_line
 from ocrstream.messages import Crop, Crops, EngineInfo, FrameInfo, Region
 from ocrstream.models import TextLine
@@ -212,19 +212,16 @@ class Watch:
         return self._info is None or info.captured_at_ns >= self._info.captured_at_ns
 
     def _to_examine(self, picture: Image) -> list[Box]:
-        assert self._info is not None
         assert self._changes is not None
         whole = frame_box(picture)
         if self._examined_at_ns is None:
             return [whole]
-        if (
-            not self._has_time
-            or not self._changes.tiles.any()
-            or (self._info.captured_at_ns - self._examined_at_ns < self._examine_wait_s * 1e9)
-        ):
+        if not self._has_time or self._at_ns() - self._examined_at_ns < self._examine_wait_s * 1e9:
             return []
-        known = [track.polygon for track in self._tracker.tracks(_KEY) if track.is_visible]
-        return parts_to_examine(self._changes, known, whole)
+        in_sight = [track for track in self._tracker.tracks(_KEY) if track.is_visible]
+        # The rest of a line that the frame's edge cut off when it was found.
+        come_in = [track.polygon for track in in_sight if not track.is_whole and _has_come_in(track.polygon, whole)]
+        return parts_to_examine(self._changes, come_in, [track.polygon for track in in_sight], whole)
 
     def _is_time_to_look(self) -> bool:
         assert self._info is not None
@@ -329,6 +326,12 @@ class _Asked(NamedTuple):
 
 _KEY = ("", 0)
 """A tracker can hold many sources; each watch has its own."""
+
+
+def _has_come_in(polygon: Polygon, whole: Box) -> bool:
+    """Whether a line has left the frame's edge behind by more than half its height."""
+    (x0, y0, x1, y1), (_, _, width, height) = bounding_box(polygon), whole
+    return min(x0, y0, width - x1, height - y1) > 0.5 * polygon_size_wh(polygon)[1]
 
 
 def _ordered(tracks: Sequence[Followed]) -> list[Followed]:

@@ -183,6 +183,24 @@ def test_what_leaves_the_frame_has_ended() -> None:
     assert is_whole.index(False) in {11, 12, 13}
 
 
+def test_what_comes_in_is_whole_when_all_of_it_was_found() -> None:
+    def coming(number: int) -> tuple[Grey, Polygon]:
+        """A sign that the left edge cuts off until frame 9, and what a detector finds of it."""
+        place = placing(-45 + 5 * number, 100)
+        return with_sign(wall(), place), to_polygon(np.maximum(np.array(placed(place)), 0))
+
+    tracker, found = begun(coming(0)[0], coming(0)[1])
+    assert not found[0].is_whole
+    for number in range(1, 16):
+        (track,) = tracker.advance(KEY, coming(number)[0], 1.0, Motion.none(), at_ns(number))
+        # It has long left the edge, but what is known of it is still its end.
+        assert not track.is_whole
+        assert bounding_box(track.polygon) == pytest.approx((5 * number, 100, 45 + 5 * number, 116), abs=2)
+    (track,) = tracker.associate(KEY, "f15", regions(coming(15)[1]), at_ns(15))
+    assert (track.track_id, track.is_whole) == ("f0-000", True)
+    assert bounding_box(track.polygon) == pytest.approx((30, 100, 120, 116), abs=1)
+
+
 @pytest.mark.parametrize("ending", ["cut", "older", "gap", "size"])
 def test_tracks_do_not_outlive(ending: str) -> None:
     picture = with_sign(wall(), placing(100, 100))

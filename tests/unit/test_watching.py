@@ -271,6 +271,28 @@ def test_frames_of_a_source_in_one_batch_are_seen_one_after_the_other() -> None:
     assert as_told(told) == one_by_one
 
 
+def test_a_text_that_comes_in_is_read_when_all_of_it_is_there() -> None:
+    rig = Rig()
+    frames = []
+    for number in range(40):
+        # The picture's right edge cuts it off until frame 15.
+        x0 = 560 - 8 * number
+        wide = make_picture([("Gate B12", (x0, 30, x0 + 200, 74))], (860, 360))
+        each = frame(1 + number * FRAME_S)
+        frames.append(Frame(each.info, Picture.from_array(np.ascontiguousarray(wide[:, :640]))))
+    told = rig.show(frames)
+    (track_id,) = {crop.region.track_id for crops in told for crop in crops.crops}
+    sent = [(number, crop) for number, crops in enumerate(told) for crop in crops.crops if crop.pictures]
+    first, crop = sent[0]
+    assert 15 <= first < 15 + 2 * EXAMINE_AFTER_S / FRAME_S
+    assert crop.pictures[0].array().shape[1] == pytest.approx(200, abs=3)
+    rig.finish()
+    appearances = {a.track_id: a for texts in rig.read() for a in texts.appearances}
+    assert [(track, a.text) for track, a in appearances.items()] == [(track_id, "Gate B12")]
+    # It has been there since its first letters were.
+    assert appearances[track_id].first_ms == 1000
+
+
 class LateDetector(Watched):
     """Sees nothing in the first picture."""
 
