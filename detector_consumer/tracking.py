@@ -19,7 +19,7 @@ known for `GONE_AFTER_S` without being seen, so that it is the same track when i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -42,6 +42,8 @@ VISIBLE_FIT = 0.5
 """Below this likeness something is in front of a line, or it has gone."""
 SURE_FIT = 0.8
 """Above this likeness it is the detector that missed the line."""
+SAME_FIT = 0.9
+"""Above this likeness nothing of a line has changed."""
 STRANGER_FIT = 0.25
 """Below this likeness a line that is found nearby is another one."""
 
@@ -60,7 +62,7 @@ EDGE_PX = 1.0
 MIN_INSIDE = 0.15
 """A line of which less is left in the frame has left."""
 MOST_LEFT = 0.85
-"""A piece of a line that something hides in part is at most this share of it long."""
+"""A piece of a line is at most this share of it long."""
 MISSES, MISSES_IN_SIGHT = 2, 4
 """So many examinations in a row without a find end a line; more while it looks as it did."""
 
@@ -205,6 +207,9 @@ class Tracker:
         known = source.tracks
         pairs = _pairs(found, source)
         matched = match(pairs)
+        pieces = {
+            numbers for numbers, pair in pairs.items() if _is_piece(found[numbers[0]], known[numbers[1]], pair, source)
+        }
         _count_misses(
             source, set(matched.values()), {track for (_, track), pair in pairs.items() if pair.is_part}, examined
         )
@@ -212,10 +217,10 @@ class Tracker:
         for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
             if number in matched:
                 track = known[matched[number]]
-                if not _is_hidden_in_part(track, corners, pairs[number, matched[number]]):
+                if (number, matched[number]) not in pieces:
                     _correct(track, corners, source)
-            elif (behind := _behind(number, corners, pairs, known)) is not None:
-                track = behind
+            elif wholes := [whole for piece, whole in pieces if piece == number]:
+                track = known[min(wholes)]
             else:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
                 track.is_torn = source.reaches_edge(corners)
@@ -333,20 +338,15 @@ def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
     }
 
 
-def _is_hidden_in_part(track: _Track, found: NDArray[np.float64], pair: Overlap) -> bool:
-    """Whether what was found is what something that moves in front of a line leaves of it."""
-    shorter = _length(found) < MOST_LEFT * _length(track.corners)
-    return track.is_restless and shorter and pair.is_part and pair.iou < SAME_PLACE_IOU
+def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: _Source) -> bool:
+    """Whether what was found is a piece of a line that is there as before, or that something hides in part.
 
-
-def _behind(
-    number: int, found: NDArray[np.float64], pairs: Mapping[tuple[int, int], Overlap], known: Sequence[_Track]
-) -> _Track | None:
-    """The known line of which a found one is another piece that something in front of it leaves."""
-    for (line, track), pair in pairs.items():
-        if line == number and _is_hidden_in_part(known[track], found, pair):
-            return known[track]
-    return None
+    Where words stand far apart the detector joins them in one frame and not in the next.
+    """
+    if source.grey is None or not (track.is_restless or track.fit >= SAME_FIT):
+        return False
+    shorter = _length(found) < MOST_LEFT * _length(_in_frame(track.corners, source))
+    return shorter and pair.is_part and pair.iou < SAME_PLACE_IOU
 
 
 def _length(corners: NDArray[np.float64]) -> float:

@@ -232,12 +232,27 @@ def test_ids_are_those_of_the_frame_and_line_a_track_began_in() -> None:
         assert tracker.associate(key, "f9", regions(first), at_ns(1))[0].track_id == "f9-000"
 
 
-def test_of_a_line_that_splits_the_larger_part_keeps_the_track() -> None:
+def split_in_two(picture: Grey) -> tuple[list[str], list[Followed]]:
+    """The tracks of what is found where there was one line, and those that are known then, in another picture."""
     tracker, _ = begun(wall(), box_polygon(100, 100, 300, 120))
+    for number in (1, 2):
+        tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(number))
     found = regions(box_polygon(100, 100, 165, 120), box_polygon(175, 100, 300, 120))
-    ids = [track.track_id for track in tracker.associate(KEY, "f1", found, at_ns(1))]
-    assert ids == ["f1-000", "f0-000"]
-    assert [track.polygon for track in tracker.tracks(KEY)] == [found[1].polygon, found[0].polygon]
+    ids = [track.track_id for track in tracker.associate(KEY, "f2", found, at_ns(2))]
+    return ids, tracker.tracks(KEY)
+
+
+def test_of_a_line_that_splits_the_larger_part_keeps_the_track() -> None:
+    changed = cv2.addWeighted(wall(0), 0.6, wall(1), 0.4, 0).astype(np.uint8)
+    ids, known = split_in_two(changed)
+    assert ids == ["f2-000", "f0-000"]
+    assert [bounding_box(track.polygon)[0] for track in known] == [175, 100]
+
+
+def test_pieces_that_the_detector_finds_of_a_line_that_is_there_as_before_are_that_line() -> None:
+    ids, (track,) = split_in_two(wall())
+    assert ids == ["f0-000", "f0-000"]
+    assert bounding_box(track.polygon) == (100, 100, 300, 120)
 
 
 def test_of_lines_that_merge_the_larger_keeps_the_track_and_the_other_ends() -> None:
