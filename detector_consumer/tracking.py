@@ -206,21 +206,23 @@ class Tracker:
         found = np.array([region.polygon for region in regions], np.float64).reshape(-1, 4, 2)
         known = source.tracks
         pairs = _pairs(found, source)
-        matched = match(pairs)
-        pieces = {
-            numbers for numbers, pair in pairs.items() if _is_piece(found[numbers[0]], known[numbers[1]], pair, source)
+        wholes = {
+            line: track
+            for (line, track), pair in sorted(pairs.items())
+            if _is_piece(found[line], known[track], pair, source)
         }
+        # What is known of a piece alone has merged into the whole.
+        matched = match({numbers: pair for numbers, pair in pairs.items() if wholes.get(*numbers) == numbers[1]})
         _count_misses(
             source, set(matched.values()), {track for (_, track), pair in pairs.items() if pair.is_part}, examined
         )
         tracks = []
         for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
-            if number in matched:
+            if number in wholes:
+                track = known[wholes[number]]
+            elif number in matched:
                 track = known[matched[number]]
-                if (number, matched[number]) not in pieces:
-                    _correct(track, corners, source)
-            elif wholes := [whole for piece, whole in pieces if piece == number]:
-                track = known[min(wholes)]
+                _correct(track, corners, source)
             else:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
                 track.is_torn = source.reaches_edge(corners)

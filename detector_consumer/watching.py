@@ -64,7 +64,7 @@ MOST_READ_AGAIN = 3
 """So many lines are read again together at most."""
 
 COMING_IN_S = 1.0
-"""A line that the frame's edge cuts off is read after this time at the latest."""
+"""A line that the frame's edge cuts off is read after this time, and again, at the latest."""
 
 
 class Watch:
@@ -257,9 +257,11 @@ class Watch:
         return read is not None and track.is_whole and self._at_ns() - read.at_ns >= read.wait_s * 1e9
 
     def _is_coming_in(self, track: Followed) -> bool:
-        """Whether the frame's edge still cuts off a line that has just come into view: soon more of it is there."""
-        first_ns = self._first_ns.setdefault(track.track_id, self._at_ns())
-        return not track.is_whole and self._at_ns() - first_ns < COMING_IN_S * 1e9
+        """Whether the frame's edge cuts off a line that was read or came into view just now: soon more is there."""
+        since_ns = self._first_ns.setdefault(track.track_id, self._at_ns())
+        if track.track_id in self._read:
+            since_ns = self._read[track.track_id].at_ns
+        return not track.is_whole and self._at_ns() - since_ns < COMING_IN_S * 1e9
 
     def _note_read(self, track_id: str) -> None:
         read = self._read.get(track_id)

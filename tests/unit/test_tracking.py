@@ -255,6 +255,15 @@ def test_pieces_that_the_detector_finds_of_a_line_that_is_there_as_before_are_th
     assert bounding_box(track.polygon) == (100, 100, 300, 120)
 
 
+def test_what_was_known_of_a_piece_ends_when_the_whole_is_there_as_before() -> None:
+    whole, piece = box_polygon(100, 100, 300, 120), box_polygon(175, 100, 300, 120)
+    tracker, _ = begun(wall(), whole, piece)
+    tracker.advance(KEY, wall(), 1.0, Motion.none(), at_ns(1))
+    (track,) = tracker.associate(KEY, "f1", regions(piece), at_ns(1))
+    assert (track.track_id, track.polygon) == ("f0-000", whole)
+    assert [track.track_id for track in tracker.tracks(KEY)] == ["f0-000"]
+
+
 def test_of_lines_that_merge_the_larger_keeps_the_track_and_the_other_ends() -> None:
     tracker, _ = begun(wall(), box_polygon(100, 100, 165, 120), box_polygon(175, 100, 300, 120))
     (track,) = tracker.associate(KEY, "f1", regions(box_polygon(100, 100, 300, 120)), at_ns(1))
