@@ -3,7 +3,8 @@
 A process of its own sends the clip's packets as they are (MPEG-TS over TCP, nothing is encoded), as an IP camera would;
 the pipeline takes them like any address of a camera, decoder process included. A frame's delay begins when the decoder
 has it, and ends when a search finds it (`benchmarks.latency.Onlooker`). A document is made only of frames that show
-something new, and of one every so often; those are measured.
+something new, and of one every so often; those are measured. What the detector finds in a frame is told of a later one,
+so the time that its engine takes is not in this delay: a new text is found by so much later than it comes into view.
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import NamedTuple
 
+from detector_consumer.examining import Examination
 from detector_consumer.gating import GateSettings
 from detector_consumer.masks import is_masked
 from detector_consumer.placing import to_region
@@ -13,7 +16,6 @@ from detector_consumer.tracking import Tracker
 from detector_consumer.watching import Watch
 from ocrstream.by_source import BySource, Zone, of_source
 from ocrstream.config import DetectorSettings
-from ocrstream.geometry import Box
 from ocrstream.lines import cut_line
 from ocrstream.messages import CROPS, FIRST_READING, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo
 from ocrstream.metrics import Metrics
@@ -22,6 +24,8 @@ from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Image, Picture
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
+
+log = logging.getLogger(__name__)
 
 REST_SHARE = 1.0
 """Before a live source the detector rests for so many times as long as it has worked: meanwhile lines are followed."""
@@ -50,20 +54,25 @@ def build(
         reads_all=reads_all,
         masks=settings.masks,
         is_idle=is_idle,
+        aside=ThreadPoolExecutor(max_workers=1, thread_name_prefix="detector-engine"),
     )
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)
     return Runner(stage, flow, transport, metrics, admits if reads_all else None)
 
 
-@dataclass(slots=True)
-class _Seen:
-    """A frame of a followed source, and the parts of it that the detector has to look at."""
+class _Question(NamedTuple):
+    """What the detector has to look at of one source."""
 
-    index: int
     watch: Watch
-    picture: Image
-    parts: list[Box]
+    examination: Examination
+
+
+class _Job(NamedTuple):
+    """What the detector is looking at while frames are followed."""
+
+    questions: list[_Question]
+    future: Future[None]
 
 
 class DetectorStage:
@@ -79,6 +88,9 @@ class DetectorStage:
         masks: zones in which nothing is read; lines whose middle lies in one are left out.
         is_idle: whether what was found so far has been read; until then, lines of live sources are only followed.
         clock: seconds, to keep the detector's share of a live source's time.
+        aside: where the detector looks at frames of live sources while the next ones are followed: one thread, or
+            something like it. What it finds is taken into account at the next frame. None: each frame waits for it, as
+            frames of files always do.
     """
 
     name = "detector"
@@ -92,12 +104,16 @@ class DetectorStage:
         masks: BySource[Zone] = (),
         is_idle: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
+        aside: Executor | None = None,
     ) -> None:
         self._detectors = Engines(engine, load)
         self._reads_all = reads_all
         self._masks = masks
         self._is_idle = is_idle
         self._clock = clock
+        self._aside = aside
+        self._is_aside = aside is not None
+        self._job: _Job | None = None
         self._rests_until_s = 0.0
         self._tracker = Tracker()
         self._watches: dict[tuple[str, int], Watch] = {}
@@ -123,6 +139,7 @@ class DetectorStage:
 
     def finish(self) -> list[Crops]:
         """The last frame of each source, where it was not kept: the next run goes on behind it."""
+        self._note_answer(wait=True)
         ended = []
         for key, crops in self._last.items():
             if not crops.is_kept and crops.picture is not None:
@@ -143,32 +160,76 @@ class DetectorStage:
         results: dict[int, Crops],
     ) -> None:
         """Frames of different sources, of which the detector looks together at what has to be looked at."""
-        seen = []
+        at_once: list[_Question] = []
+        aside: list[_Question] = []
         for index in indices:
-            watch = self._watch(frames[index].info)
-            info, picture = frames[index].info, pictures[index]
-            parts = watch.see(info, picture, has_time=not info.live or self._has_time())
-            seen.append(_Seen(index, watch, picture, parts))
-        waiting = [each for each in seen if each.parts]
+            info, picture, watch = frames[index].info, pictures[index], self._watch(frames[index].info)
+            is_aside = info.live and self._is_aside
+            examination = watch.see(
+                info,
+                picture,
+                has_time=not info.live or self._has_time(),
+                may_ask=not is_aside or self._job is None,
+            )
+            if examination is not None:
+                (aside if is_aside else at_once).append(_Question(watch, examination))
+        self._note_answer()
+        if at_once:
+            self._examine(detector, at_once)
+        if aside:
+            assert self._aside is not None
+            self._job = _Job(aside, self._aside.submit(self._look, detector, aside))
+        for index in indices:
+            frame = frames[index]
+            crops = self._watch(frame.info).tell(detector.info, pictures[index], frame.picture)
+            results[index] = crops
+            self._last[frame.info.key, frame.info.generation] = crops
+
+    def _examine(self, detector: Detector, questions: Sequence[_Question]) -> None:
+        """Let the detector look, and wait for it."""
+        try:
+            if self._aside is None:
+                self._look(detector, questions)
+            else:
+                # An engine is asked by one thread at a time.
+                self._aside.submit(self._look, detector, questions).result()
+        except Exception:
+            for watch, examination in questions:
+                watch.unanswered(examination)
+            raise
+        for watch, examination in questions:
+            watch.found(examination)
+        self._is_aside = self._aside is not None
+
+    def _look(self, detector: Detector, questions: Sequence[_Question]) -> None:
+        waiting = [examination for _, examination in questions]
         begun_s = self._clock()
         while waiting:
-            found = iter(detector.detect([_part(each.picture, box) for each in waiting for box in each.parts]))
-            waiting = [
-                each for each in waiting if not each.watch.found([next(found) for _ in each.parts], each.picture)
-            ]
-            for each in waiting:
-                each.parts = each.watch.parts
-            now_s = self._clock()
-            self._rests_until_s = now_s + REST_SHARE * (now_s - begun_s)
-        for each in seen:
-            frame = frames[each.index]
-            crops = each.watch.tell(detector.info, each.picture, frame.picture)
-            results[each.index] = crops
-            self._last[frame.info.key, frame.info.generation] = crops
+            found = iter(detector.detect([picture for each in waiting for picture in each.pictures]))
+            waiting = [each for each in waiting if not each.take([next(found) for _ in each.parts])]
+        now_s = self._clock()
+        self._rests_until_s = now_s + REST_SHARE * (now_s - begun_s)
+
+    def _note_answer(self, *, wait: bool = False) -> None:
+        """Take note of what the detector has found meanwhile."""
+        job = self._job
+        if job is None or not (wait or job.future.done()):
+            return
+        self._job = None
+        error = job.future.exception()
+        for watch, examination in job.questions:
+            if error is None:
+                watch.found(examination)
+            else:
+                watch.unanswered(examination)
+        if error is not None:
+            # It is asked anew of the next frame, and waited for: if that is in vain, too, that frame is set aside.
+            self._is_aside = False
+            log.warning("the detector failed (%r) and is asked again", error)
 
     def _has_time(self) -> bool:
         """Whether a live source's frame may be given to the detector: otherwise the delay would grow."""
-        return self._clock() >= self._rests_until_s and self._is_idle()
+        return self._job is None and self._clock() >= self._rests_until_s and self._is_idle()
 
     def _watch(self, info: FrameInfo) -> Watch:
         key = info.key, info.generation
@@ -205,8 +266,3 @@ def _rounds(indices: Sequence[int], frames: Sequence[Frame]) -> list[list[int]]:
             rounds.append([])
         rounds[number].append(index)
     return rounds
-
-
-def _part(picture: Image, box: Box) -> Image:
-    x0, y0, x1, y1 = (round(side) for side in box)
-    return picture[y0:y1, x0:x1]

@@ -19,7 +19,7 @@ known for `GONE_AFTER_S` without being seen, so that it is the same track when i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -42,6 +42,8 @@ VISIBLE_FIT = 0.5
 """Below this likeness something is in front of a line, or it has gone."""
 SURE_FIT = 0.8
 """Above this likeness it is the detector that missed the line."""
+SAME_FIT = 0.9
+"""Above this likeness nothing of a line has changed."""
 STRANGER_FIT = 0.25
 """Below this likeness a line that is found nearby is another one."""
 
@@ -55,10 +57,12 @@ SAME_PLACE_IOU = 0.7
 MAX_TREMBLE = 0.5
 MIN_GAIN = 0.3
 """A place from the detector counts at least so much against where the line was thought to be."""
+EDGE_PX = 1.0
+"""A line that is found so near to the frame's edge is cut off there; in small pixels."""
 MIN_INSIDE = 0.15
 """A line of which less is left in the frame has left."""
 MOST_LEFT = 0.85
-"""A piece of a line that something hides in part is at most this share of it long."""
+"""A piece of a line is at most this share of it long."""
 MISSES, MISSES_IN_SIGHT = 2, 4
 """So many examinations in a row without a find end a line; more while it looks as it did."""
 
@@ -74,7 +78,8 @@ class Followed:
         moved_px: how far its middle moved since the frame before.
         fit: how much it looks as it did when the detector last found it, -1 to 1.
         is_visible: whether it is seen; False where something is in front of it or it has gone.
-        is_whole: whether all of it is in the frame.
+        is_whole: whether all of it is in the frame and known. Of a line that the frame's edge cut off when it was found
+            the rest is known when it is found again.
     """
 
     track_id: str
@@ -104,6 +109,8 @@ class _Track:
     is_visible: bool = True
     is_restless: bool = False
     """Whether it looks unlike itself, and otherwise from frame to frame: something moves in front of it."""
+    is_torn: bool = False
+    """Whether it goes on beyond its corners: the frame's edge was there when it was found."""
 
 
 @dataclass(slots=True)
@@ -119,6 +126,11 @@ class _Source:
             return np.inf, np.inf
         return self.grey.shape[1] / self.scale, self.grey.shape[0] / self.scale
 
+    def reaches_edge(self, corners: NDArray[np.float64]) -> bool:
+        """Whether a line that was found ends where the frame does, ``(4, 2)``."""
+        within = np.minimum(corners, np.array(self.size_wh()) - corners)
+        return self.grey is not None and bool(within.min() < EDGE_PX / self.scale)
+
 
 class Tracker:
     """The tracks of all sources of one process.
@@ -129,6 +141,15 @@ class Tracker:
 
     def __init__(self) -> None:
         self._sources: dict[Key, _Source] = {}
+
+    def copy(self) -> Tracker:
+        """One that knows the same and goes its own way from here."""
+        other = Tracker()
+        other._sources = {
+            key: replace(source, tracks=[replace(track) for track in source.tracks])
+            for key, source in self._sources.items()
+        }
+        return other
 
     def advance(self, key: Key, grey: Grey, scale: float, motion: Motion | None, at_ns: int) -> list[Followed]:
         """Carry a source's tracks on to its next frame.
@@ -185,20 +206,26 @@ class Tracker:
         found = np.array([region.polygon for region in regions], np.float64).reshape(-1, 4, 2)
         known = source.tracks
         pairs = _pairs(found, source)
-        matched = match(pairs)
+        wholes = {
+            line: track
+            for (line, track), pair in sorted(pairs.items())
+            if _is_piece(found[line], known[track], pair, source)
+        }
+        # What is known of a piece alone has merged into the whole.
+        matched = match({numbers: pair for numbers, pair in pairs.items() if wholes.get(*numbers) == numbers[1]})
         _count_misses(
             source, set(matched.values()), {track for (_, track), pair in pairs.items() if pair.is_part}, examined
         )
         tracks = []
         for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
-            if number in matched:
+            if number in wholes:
+                track = known[wholes[number]]
+            elif number in matched:
                 track = known[matched[number]]
-                if not _is_hidden_in_part(track, corners, pairs[number, matched[number]]):
-                    _correct(track, corners, source)
-            elif (behind := _behind(number, corners, pairs, known)) is not None:
-                track = behind
+                _correct(track, corners, source)
             else:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
+                track.is_torn = source.reaches_edge(corners)
                 source.tracks.append(track)
             track.score, track.seen_at_ns = region.detector_score, at_ns
             track.misses, track.fit, track.is_visible = 0, 1.0, True
@@ -313,20 +340,15 @@ def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
     }
 
 
-def _is_hidden_in_part(track: _Track, found: NDArray[np.float64], pair: Overlap) -> bool:
-    """Whether what was found is what something that moves in front of a line leaves of it."""
-    shorter = _length(found) < MOST_LEFT * _length(track.corners)
-    return track.is_restless and shorter and pair.is_part and pair.iou < SAME_PLACE_IOU
+def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: _Source) -> bool:
+    """Whether what was found is a piece of a line that is there as before, or that something hides in part.
 
-
-def _behind(
-    number: int, found: NDArray[np.float64], pairs: Mapping[tuple[int, int], Overlap], known: Sequence[_Track]
-) -> _Track | None:
-    """The known line of which a found one is another piece that something in front of it leaves."""
-    for (line, track), pair in pairs.items():
-        if line == number and _is_hidden_in_part(known[track], found, pair):
-            return known[track]
-    return None
+    Where words stand far apart the detector joins them in one frame and not in the next.
+    """
+    if source.grey is None or not (track.is_restless or track.fit >= SAME_FIT):
+        return False
+    shorter = _length(found) < MOST_LEFT * _length(_in_frame(track.corners, source))
+    return shorter and pair.is_part and pair.iou < SAME_PLACE_IOU
 
 
 def _length(corners: NDArray[np.float64]) -> float:
@@ -341,8 +363,9 @@ def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None
     far_px = np.linalg.norm(off, axis=1).max()
     # The detector's places tremble by a share of the height; what is further off grew, or was split or merged.
     if far_px > MAX_TREMBLE * polygon_size_wh(to_polygon(found))[1]:
-        track.corners = found
+        track.corners, track.is_torn = found, source.reaches_edge(found)
         return
+    track.is_torn &= source.reaches_edge(found)
     # Where the frame cuts a line off, the detector does not know how it goes on.
     is_seen = np.abs(shown - track.corners).max(axis=1) < 1
     gain = max(MIN_GAIN, 1 / track.finds)
@@ -416,7 +439,7 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
         return []
     corners = np.stack([track.corners for track in tracks])
     shown = _in_frame(corners, source)
-    is_whole = (shown == corners).all(axis=(1, 2)).tolist()
+    is_inside = (shown == corners).all(axis=(1, 2)).tolist()
     return [
         Followed(
             track.track_id,
@@ -425,7 +448,7 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
             track.moved_px,
             track.fit,
             track.is_visible,
-            whole,
+            inside and not track.is_torn,
         )
-        for track, polygon, whole in zip(tracks, shown.round(2).tolist(), is_whole, strict=True)
+        for track, polygon, inside in zip(tracks, shown.round(2).tolist(), is_inside, strict=True)
     ]

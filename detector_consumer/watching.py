@@ -1,13 +1,18 @@
 """Decides, frame by frame of one source, what has to be looked at and what of it has to be read.
 
     watch = Watch()                                # of one source
-    parts = watch.see(info, picture)               # a frame: the parts of it that the detector has to look at
-    while parts and not watch.found([...], picture):
-        parts = watch.parts                        # what it found reaches beyond them: the whole frame
+    examination = watch.see(info, picture)         # a frame: what the detector has to look at, often nothing
+    if examination is not None:
+        ...                                        # at once, or while the next frames are seen and told
+        watch.found(examination)
     crops = watch.tell(detector.info, picture, shown)  # the lines in sight, and crops of those that say anything new
 
 The gate tells what has changed, the tracker where known lines went, and the album which crops show anything new. All of
 it follows from the frames and their times alone, and can be lost at any time: then all is looked at anew.
+
+What is found in a frame when others have been seen since is taken into account as if it had been known then: the
+tracker of that moment takes it, and goes the way to the newest frame once more, by the pictures and motions it was led
+by before.
 """
 
 from __future__ import annotations
@@ -19,9 +24,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector_consumer.examining import Examination, frame_box, parts_to_examine
 from detector_consumer.gating import Changes, Gate, GateSettings
 from detector_consumer.masks import is_masked
-from detector_consumer.motion import Greys, MotionEstimator, shrink
+from detector_consumer.motion import Grey, Greys, Motion, MotionEstimator, shrink
 from detector_consumer.placing import to_region
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, Look, view_of
@@ -50,11 +56,6 @@ TELL_AFTER_S = 0.5
 MOVED_SHARE = 0.15
 """Where lines are is told when one has moved by this share of its height, and at least so often."""
 
-MARGIN_TILES = 2
-WHOLE_SHARE = 0.4
-MOST_PARTS = 3
-"""Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, all of it."""
-
 READ_AGAIN_S, READ_SELDOM_S, READ_FACTOR = 0.3, 60.0, 1.5
 """A line that stands still is read again after this time, then after half as much more, and so on: noise differs, and
 a vote needs voices."""
@@ -66,9 +67,7 @@ MOST_READ_AGAIN = 3
 """So many lines are read again together at most."""
 
 COMING_IN_S = 1.0
-"""A line that the frame's edge cuts off is read after this time at the latest."""
-
-BORDER_PX = 3.0
+"""A line that the frame's edge cuts off is read after this time, and again, at the latest."""
 
 
 class Watch:
@@ -90,23 +89,27 @@ class Watch:
         self._before: Greys | None = None
         self._info: FrameInfo | None = None
         self._changes: Changes | None = None
-        self._parts: list[Box] = []
+        self._asked: _Asked | None = None
+        self._has_answer = False
         self._examined_at_ns: int | None = None
         self._examine_wait_s = EXAMINE_AFTER_S
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = 0
         self._told: dict[str, Polygon] = {}
 
-    def see(self, info: FrameInfo, picture: Image, *, has_time: bool = True) -> list[Box]:
+    def see(
+        self, info: FrameInfo, picture: Image, *, has_time: bool = True, may_ask: bool = True
+    ) -> Examination | None:
         """Take in the next frame.
 
         Args:
             info: the frame. One from before the last begins afresh.
             picture: ``(H, W, 3) uint8 BGR``.
             has_time: whether there is time for the detector, but for what is entirely new; and for reading again.
+            may_ask: whether the detector can be asked at all. It never is before it has answered.
 
         Returns:
-            The parts of it that the detector has to look at, in the picture's pixels; often none.
+            What the detector has to look at, to be given to `found` or `unanswered`; often None.
         """
         greys, before = shrink(picture), self._before
         if before is not None and before.small.shape == greys.small.shape and self._follows(info):
@@ -114,53 +117,61 @@ class Watch:
         else:
             motion = None
         self._before, self._info, self._has_time = greys, info, has_time
-        known = self._tracker.advance(_KEY, greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
+        step = _Step(greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
+        known = self._tracker.advance(_KEY, *step)
         changes = self._gate.look(greys, motion, info.captured_at_ns)
         self._changes = changes.unexplained_by([track.polygon for track in known if track.is_visible])
         if motion is None:
-            self._examined_at_ns = None
-        self._parts = self._to_examine(picture)
-        return self._parts
+            self._examined_at_ns = self._asked = None
+        if self._asked is not None:
+            self._asked.since.append(step)
+        elif may_ask and (parts := self._to_examine(picture)):
+            return self._ask(Examination(picture, parts, self._masks))
+        return None
 
-    def found(self, lines: Sequence[Sequence[TextLine]], picture: Image) -> bool:
-        """Take note of what the detector found.
+    def found(self, examination: Examination) -> None:
+        """Take note of what the detector found in the last frame that it was asked of.
 
-        Args:
-            lines: of each part that `see` gave, in the part's pixels.
-            picture: the frame's.
-
-        Returns:
-            Whether that was enough: where a line reaches beyond a part, the whole frame has to be looked at, which is
-            the one part that is left then.
+        Lines that are new begin in the frame seen last.
         """
+        asked = self._asked
+        if asked is None or asked.examination is not examination:
+            # There was a cut since: it was another scene.
+            return
         assert self._info is not None
-        assert self._changes is not None
-        placed = [
-            _moved(line, part[0], part[1]) for part, mine in zip(self._parts, lines, strict=True) for line in mine
-        ]
-        placed = [line for line in placed if not is_masked(line.polygon, self._masks, picture)]
-        whole = _frame_box(picture)
-        if self._parts != [whole] and any(_reaches_out(line.polygon, self._parts, whole) for line in placed):
-            self._parts = [whole]
-            return False
-        regions = [Region(number, line.polygon, line.score) for number, line in enumerate(placed)]
-        examined = _Examined(self._parts)
-        tracks = self._tracker.associate(_KEY, self._info.frame_id, regions, self._info.captured_at_ns, examined.holds)
-        has_births = any(track.track_id.startswith(self._info.frame_id) for track in tracks)
+        self._asked, self._has_answer = None, True
+        frame_id, tracker = self._info.frame_id, asked.tracker
+        regions = [Region(number, line.polygon, line.score) for number, line in enumerate(examination.lines)]
+        tracks = tracker.associate(_KEY, frame_id, regions, asked.at_ns, examination.holds)
+        has_births = any(track.track_id.startswith(frame_id) for track in tracks)
         self._examine_wait_s = EXAMINE_AFTER_S if has_births else min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
-        for track, line in zip(tracks, placed, strict=True):
+        for track, line in zip(tracks, examination.lines, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
             is_all_of_it = polygon_shift(line.polygon, track.polygon) < polygon_size_wh(line.polygon)[1]
             if is_all_of_it or track.track_id not in self._words:
                 self._words[track.track_id] = _within(line.polygon, line.words)
-        self._gate.examined(examined.tiles(self._changes))
-        self._examined_at_ns = self._info.captured_at_ns
-        return True
+        for step in asked.since:
+            tracker.advance(_KEY, *step)
+        self._tracker = tracker
+        if not asked.since:
+            # It may have become the whole frame.
+            self._note_examined(examination)
 
-    @property
-    def parts(self) -> list[Box]:
-        """The parts that the detector has to look at."""
-        return self._parts
+    def unanswered(self, examination: Examination) -> None:
+        """Take note that the detector failed: the next frame is looked at as a whole."""
+        if self._asked is not None and self._asked.examination is examination:
+            self._asked = self._examined_at_ns = None
+
+    def _ask(self, examination: Examination) -> Examination:
+        self._asked = _Asked(examination, self._at_ns(), self._tracker.copy(), [])
+        self._examined_at_ns = self._at_ns()
+        # What changes from now on is to be looked at next time.
+        self._note_examined(examination)
+        return examination
+
+    def _note_examined(self, examination: Examination) -> None:
+        assert self._changes is not None
+        self._gate.examined(examination.tiles(self._changes))
 
     def tell(self, detector: EngineInfo, picture: Image, shown: Picture, *, keep: bool = False) -> Crops:
         """What there is to say of the frame.
@@ -187,7 +198,9 @@ class Watch:
         at_ns = info.captured_at_ns
         since_kept_s = (at_ns - self._kept_at_ns) / 1e9
         has_gone = bool(self._told.keys() - {track.track_id for track in in_sight})
-        is_kept = keep or bool(wanted) or since_kept_s >= (KEEP_GONE_AFTER_S if has_gone else KEEP_AFTER_S)
+        is_due = since_kept_s >= (KEEP_GONE_AFTER_S if has_gone else KEEP_AFTER_S)
+        # What is there is known only when the detector has answered.
+        is_kept = keep or bool(wanted) or (is_due and self._asked is None)
         if not is_kept and not self._has_news_of_places(in_sight):
             return Crops(info, detector, (), is_kept=False, is_whole=False, picture=shown)
         self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
@@ -202,34 +215,23 @@ class Watch:
         return self._info is None or info.captured_at_ns >= self._info.captured_at_ns
 
     def _to_examine(self, picture: Image) -> list[Box]:
-        assert self._info is not None
         assert self._changes is not None
-        whole = _frame_box(picture)
+        whole = frame_box(picture)
         if self._examined_at_ns is None:
             return [whole]
-        if (
-            not self._has_time
-            or not self._changes.tiles.any()
-            or (self._info.captured_at_ns - self._examined_at_ns < self._examine_wait_s * 1e9)
-        ):
+        if not self._has_time or self._at_ns() - self._examined_at_ns < self._examine_wait_s * 1e9:
             return []
-        margin = MARGIN_TILES * self._changes.tile_px
-        known = [bounding_box(track.polygon) for track in self._tracker.tracks(_KEY) if track.is_visible]
-        parts = _joined([_grown(box, margin, whole) for box in self._changes.boxes()])
-        # A known line that a part touches is looked at as a whole, or only a piece of it would be found.
-        touched = [_grown(line, BORDER_PX + 1, whole) for line in known if any(_touch(line, part) for part in parts)]
-        parts = _joined([*parts, *touched])
-        area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts)
-        if len(parts) > MOST_PARTS or area > WHOLE_SHARE * whole[2] * whole[3]:
-            return [whole]
-        return parts
+        in_sight = [track for track in self._tracker.tracks(_KEY) if track.is_visible]
+        # The rest of a line that the frame's edge cut off when it was found.
+        come_in = [track.polygon for track in in_sight if not track.is_whole and _has_come_in(track.polygon, whole)]
+        return parts_to_examine(self._changes, come_in, [track.polygon for track in in_sight], whole)
 
     def _is_time_to_look(self) -> bool:
         assert self._info is not None
         at_ns = self._info.captured_at_ns
-        if at_ns != self._examined_at_ns and 0 <= at_ns - self._looked_at_ns < LOOK_AFTER_S * 1e9:
+        if not self._has_answer and 0 <= at_ns - self._looked_at_ns < LOOK_AFTER_S * 1e9:
             return False
-        self._looked_at_ns = at_ns
+        self._looked_at_ns, self._has_answer = at_ns, False
         return True
 
     def _wanted(self, tracks: Sequence[Followed], picture: Image) -> dict[str, _Wanted]:
@@ -259,9 +261,11 @@ class Watch:
         return read is not None and track.is_whole and self._at_ns() - read.at_ns >= read.wait_s * 1e9
 
     def _is_coming_in(self, track: Followed) -> bool:
-        """Whether the frame's edge still cuts off a line that has just come into view: soon more of it is there."""
-        first_ns = self._first_ns.setdefault(track.track_id, self._at_ns())
-        return not track.is_whole and self._at_ns() - first_ns < COMING_IN_S * 1e9
+        """Whether the frame's edge cuts off a line that was read or came into view just now: soon more is there."""
+        since_ns = self._first_ns.setdefault(track.track_id, self._at_ns())
+        if track.track_id in self._read:
+            since_ns = self._read[track.track_id].at_ns
+        return not track.is_whole and self._at_ns() - since_ns < COMING_IN_S * 1e9
 
     def _note_read(self, track_id: str, *, is_changed: bool) -> None:
         read = self._read.get(track_id)
@@ -310,83 +314,39 @@ class _Read(NamedTuple):
     wait_s: float
 
 
+class _Step(NamedTuple):
+    """What leads a tracker on to a frame, see `Tracker.advance`."""
+
+    grey: Grey
+    scale: float
+    motion: Motion | None
+    at_ns: int
+
+
+class _Asked(NamedTuple):
+    """What the detector was asked and has not answered.
+
+    Attributes:
+        examination: the question.
+        at_ns: when the frame it is about was taken.
+        tracker: what was known then.
+        since: the frames that came in since.
+    """
+
+    examination: Examination
+    at_ns: int
+    tracker: Tracker
+    since: list[_Step]
+
+
 _KEY = ("", 0)
 """A tracker can hold many sources; each watch has its own."""
 
 
-class _Examined:
-    """The parts of a frame that the detector has looked at."""
-
-    def __init__(self, parts: Sequence[Box]) -> None:
-        self._parts = parts
-
-    def holds(self, polygon: Polygon) -> bool:
-        """Whether all of a line lies in one of them."""
-        x0, y0, x1, y1 = bounding_box(polygon)
-        return any(a <= x0 and b <= y0 and x1 <= c and y1 <= d for a, b, c, d in self._parts)
-
-    def tiles(self, changes: Changes) -> NDArray[np.bool_]:
-        """The tiles that lie in them."""
-        rows, columns = changes.why.shape
-        seen = np.zeros((rows, columns), np.bool_)
-        for x0, y0, x1, y1 in self._parts:
-            first_row, first_column = (int(-(-side // changes.tile_px)) for side in (y0, x0))
-            # The last row and column are cut off by the frame's edge.
-            last_row = rows if y1 >= changes.size_wh[1] else int(y1 // changes.tile_px)
-            last_column = columns if x1 >= changes.size_wh[0] else int(x1 // changes.tile_px)
-            seen[first_row:last_row, first_column:last_column] = True
-        return seen
-
-
-def _frame_box(picture: Image) -> Box:
-    return 0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])
-
-
-def _moved(line: TextLine, x: float, y: float) -> TextLine:
-    """A line of a part, in the frame."""
-
-    def by(polygon: Polygon) -> Polygon:
-        return to_polygon(np.array(polygon, dtype=np.float64) + np.array((x, y)))
-
-    return TextLine(by(line.polygon), line.score, tuple(map(by, line.words)))
-
-
-def _reaches_out(polygon: Polygon, parts: Sequence[Box], whole: Box) -> bool:
-    """Whether a line touches a part's edge that is not the frame's: then it may go on behind it."""
-    x0, y0, x1, y1 = bounding_box(polygon)
-    for a, b, c, d in parts:
-        if not (a - 1 <= x0 and b - 1 <= y0 and x1 <= c + 1 and y1 <= d + 1):
-            continue
-        near = (x0 - a < BORDER_PX and a > 0) or (y0 - b < BORDER_PX and b > 0)
-        if near or (c - x1 < BORDER_PX and c < whole[2]) or (d - y1 < BORDER_PX and d < whole[3]):
-            return True
-    return False
-
-
-def _grown(box: Box, margin: float, whole: Box) -> Box:
-    x0, y0, x1, y1 = box
-    # Text goes on to the side sooner than above or below.
-    return max(x0 - 2 * margin, 0.0), max(y0 - margin, 0.0), min(x1 + 2 * margin, whole[2]), min(y1 + margin, whole[3])
-
-
-def _joined(boxes: Sequence[Box]) -> list[Box]:
-    """Boxes that do not touch: those that do, as one around both."""
-    joined: list[Box] = []
-    for box in boxes:
-        current = box
-        while touching := [other for other in joined if _touch(current, other)]:
-            for other in touching:
-                joined.remove(other)
-                current = (
-                    min(current[0], other[0]), min(current[1], other[1]), max(current[2], other[2]),
-                    max(current[3], other[3]),
-                )  # fmt: skip
-        joined.append(current)
-    return joined
-
-
-def _touch(a: Box, b: Box) -> bool:
-    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+def _has_come_in(polygon: Polygon, whole: Box) -> bool:
+    """Whether a line has left the frame's edge behind by more than half its height."""
+    (x0, y0, x1, y1), (_, _, width, height) = bounding_box(polygon), whole
+    return min(x0, y0, width - x1, height - y1) > 0.5 * polygon_size_wh(polygon)[1]
 
 
 def _ordered(tracks: Sequence[Followed]) -> list[Followed]:

@@ -183,6 +183,24 @@ def test_what_leaves_the_frame_has_ended() -> None:
     assert is_whole.index(False) in {11, 12, 13}
 
 
+def test_what_comes_in_is_whole_when_all_of_it_was_found() -> None:
+    def coming(number: int) -> tuple[Grey, Polygon]:
+        """A sign that the left edge cuts off until frame 9, and what a detector finds of it."""
+        place = placing(-45 + 5 * number, 100)
+        return with_sign(wall(), place), to_polygon(np.maximum(np.array(placed(place)), 0))
+
+    tracker, found = begun(coming(0)[0], coming(0)[1])
+    assert not found[0].is_whole
+    for number in range(1, 16):
+        (track,) = tracker.advance(KEY, coming(number)[0], 1.0, Motion.none(), at_ns(number))
+        # It has long left the edge, but what is known of it is still its end.
+        assert not track.is_whole
+        assert bounding_box(track.polygon) == pytest.approx((5 * number, 100, 45 + 5 * number, 116), abs=2)
+    (track,) = tracker.associate(KEY, "f15", regions(coming(15)[1]), at_ns(15))
+    assert (track.track_id, track.is_whole) == ("f0-000", True)
+    assert bounding_box(track.polygon) == pytest.approx((30, 100, 120, 116), abs=1)
+
+
 @pytest.mark.parametrize("ending", ["cut", "older", "gap", "size"])
 def test_tracks_do_not_outlive(ending: str) -> None:
     picture = with_sign(wall(), placing(100, 100))
@@ -214,12 +232,36 @@ def test_ids_are_those_of_the_frame_and_line_a_track_began_in() -> None:
         assert tracker.associate(key, "f9", regions(first), at_ns(1))[0].track_id == "f9-000"
 
 
-def test_of_a_line_that_splits_the_larger_part_keeps_the_track() -> None:
+def split_in_two(picture: Grey) -> tuple[list[str], list[Followed]]:
+    """The tracks of what is found where there was one line, and those that are known then, in another picture."""
     tracker, _ = begun(wall(), box_polygon(100, 100, 300, 120))
+    for number in (1, 2):
+        tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(number))
     found = regions(box_polygon(100, 100, 165, 120), box_polygon(175, 100, 300, 120))
-    ids = [track.track_id for track in tracker.associate(KEY, "f1", found, at_ns(1))]
-    assert ids == ["f1-000", "f0-000"]
-    assert [track.polygon for track in tracker.tracks(KEY)] == [found[1].polygon, found[0].polygon]
+    ids = [track.track_id for track in tracker.associate(KEY, "f2", found, at_ns(2))]
+    return ids, tracker.tracks(KEY)
+
+
+def test_of_a_line_that_splits_the_larger_part_keeps_the_track() -> None:
+    changed = cv2.addWeighted(wall(0), 0.6, wall(1), 0.4, 0).astype(np.uint8)
+    ids, known = split_in_two(changed)
+    assert ids == ["f2-000", "f0-000"]
+    assert [bounding_box(track.polygon)[0] for track in known] == [175, 100]
+
+
+def test_pieces_that_the_detector_finds_of_a_line_that_is_there_as_before_are_that_line() -> None:
+    ids, (track,) = split_in_two(wall())
+    assert ids == ["f0-000", "f0-000"]
+    assert bounding_box(track.polygon) == (100, 100, 300, 120)
+
+
+def test_what_was_known_of_a_piece_ends_when_the_whole_is_there_as_before() -> None:
+    whole, piece = box_polygon(100, 100, 300, 120), box_polygon(175, 100, 300, 120)
+    tracker, _ = begun(wall(), whole, piece)
+    tracker.advance(KEY, wall(), 1.0, Motion.none(), at_ns(1))
+    (track,) = tracker.associate(KEY, "f1", regions(piece), at_ns(1))
+    assert (track.track_id, track.polygon) == ("f0-000", whole)
+    assert [track.track_id for track in tracker.tracks(KEY)] == ["f0-000"]
 
 
 def test_of_lines_that_merge_the_larger_keeps_the_track_and_the_other_ends() -> None:

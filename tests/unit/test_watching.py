@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -279,6 +281,27 @@ def test_frames_of_a_source_in_one_batch_are_seen_one_after_the_other() -> None:
     assert as_told(told) == one_by_one
 
 
+def test_a_text_that_comes_in_is_read_when_all_of_it_is_there() -> None:
+    rig = Rig()
+    frames = []
+    for number in range(40):
+        # The picture's right edge cuts it off until frame 15.
+        x0 = 560 - 8 * number
+        wide = make_picture([("Gate B12", (x0, 30, x0 + 200, 74))], (860, 360))
+        each = frame(1 + number * FRAME_S)
+        frames.append(Frame(each.info, Picture.from_array(np.ascontiguousarray(wide[:, :640]))))
+    told = rig.show(frames)
+    (track_id,) = {crop.region.track_id for crops in told for crop in crops.crops}
+    sent = [(number, crop) for number, crops in enumerate(told) for crop in crops.crops if crop.pictures]
+    first, crop = sent[0]
+    assert 15 <= first < 15 + 2 * EXAMINE_AFTER_S / FRAME_S
+    assert crop.pictures[0].array().shape[1] == pytest.approx(200, abs=3)
+    rig.finish()
+    appearances = {a.track_id: a for texts in rig.read() for a in texts.appearances}
+    # It has been there since its first letters were.
+    assert [(track, a.text, a.first_ms) for track, a in appearances.items()] == [(track_id, "Gate B12", 1000)]
+
+
 class LateDetector(Watched):
     """Sees nothing in the first picture."""
 
@@ -305,20 +328,27 @@ def test_a_line_that_reaches_out_of_a_part_is_looked_for_in_the_whole_frame() ->
 def test_a_watch_asks_for_the_whole_frame_where_a_line_touches_a_parts_edge() -> None:
     watch = Watch()
     asked = [watch.see(each.info, each.picture.array()) for each in still(1, 1.1, GATE)]
-    assert asked[0] == [WHOLE]
-    last = still(1, 1.1, GATE)[-1]
-    assert watch.found([[TextLine(box_polygon(*GATE[1]), 0.9)]] * len(watch.parts), last.picture.array())
+    assert [each is not None for each in asked] == [True, False, False]
+    first = asked[0]
+    assert first is not None
+    assert first.parts == [WHOLE]
+    assert first.take([[TextLine(box_polygon(*GATE[1]), 0.9)]])
+    watch.found(first)
     later = frame(1.5, GATE, EXIT)
     picture = later.picture.array()
-    ((left, top, right, bottom),) = watch.see(later.info, picture)
+    examination = watch.see(later.info, picture)
+    assert examination is not None
+    ((left, top, right, bottom),) = examination.parts
     assert left <= EXIT[1][0]
     assert right >= EXIT[1][2]
     assert (right - left) * (bottom - top) < 0.4 * WHOLE[2] * WHOLE[3]
+    assert [each.shape for each in examination.pictures] == [(bottom - top, right - left, 3)]
     inside = TextLine(box_polygon(10, 10, 60, 40), 0.9)
     cut_off = TextLine(box_polygon(10, 10, right - left, 40), 0.9)
-    assert not watch.found([[inside, cut_off]], picture)
-    assert watch.parts == [WHOLE]
-    assert watch.found([[TextLine(box_polygon(*place), 0.9) for _, place in (GATE, EXIT)]], picture)
+    assert not examination.take([[inside, cut_off]])
+    assert examination.parts == [WHOLE]
+    assert examination.take([[TextLine(box_polygon(*place), 0.9) for _, place in (GATE, EXIT)]])
+    watch.found(examination)
     crops = watch.tell(EngineInfo("none", "0" * 12), picture, later.picture)
     assert [crop.region.polygon for crop in crops.crops] == [box_polygon(*GATE[1]), box_polygon(*EXIT[1])]
 
@@ -372,3 +402,143 @@ def test_of_too_many_sources_the_one_silent_for_longest_is_forgotten(monkeypatch
     rig.show([frame(1.35, GATE, source_id="c")])
     assert rig.detector.shown == [SIZE_WH] * 4
     assert [crops.info.source_id for crops in rig.finish()] == ["c"]
+
+
+class Later(Executor):
+    """Does what it is given when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, partial(fn, *args, **kwargs)))
+        return future
+
+    def work(self) -> None:
+        """Do all that waits."""
+        while self.waiting:
+            future, work = self.waiting.pop(0)
+            try:
+                future.set_result(work())
+            except RuntimeError as error:
+                future.set_exception(error)
+
+
+def moving(start: int, end: int, **changes: Any) -> list[Frame]:
+    """GATE on its way to the right, and EXIT at rest."""
+    x0, y0, x1, y1 = GATE[1]
+    return [
+        frame(1 + n * FRAME_S, (GATE[0], (x0 + 4 * n, y0, x1 + 4 * n, y1)), EXIT, **changes) for n in range(start, end)
+    ]
+
+
+def test_a_live_source_is_followed_while_the_detector_looks_and_what_it_finds_is_carried_to_the_present() -> None:
+    later = Later()
+    rig = Rig(aside=later)
+    told = rig.show(moving(0, 9, live=True))
+    assert len(later.waiting) == 1
+    assert rig.detector.shown == []
+    # Nothing is known of them yet, not even that there is no text.
+    assert not any(crops.crops or crops.is_kept for crops in told)
+    later.work()
+    (crops,) = rig.show(moving(9, 10, live=True))
+    assert rig.detector.shown == [SIZE_WH]
+    gate, exit_ = (crop.region for crop in crops.crops)
+    assert {region.track_id for region in (gate, exit_)} == {f"{crops.info.frame_id}-00{n}" for n in (0, 1)}
+    assert bounding_box(gate.polygon) == pytest.approx((40 + 4 * 9, 30, 240 + 4 * 9, 74), abs=2)
+    assert bounding_box(exit_.polygon) == pytest.approx(EXIT[1], abs=1)
+    assert crops.is_kept
+    assert all(crop.pictures for crop in crops.crops)
+
+
+def test_a_late_answer_leaves_the_same_behind_as_an_early_one() -> None:
+    frames = moving(0, 12)
+
+    def told(answered_at: int) -> Crops:
+        watch, engine = Watch(), Watched()
+        for number, each in enumerate(frames):
+            examination = watch.see(each.info, each.picture.array())
+            if examination is not None:
+                asked = examination
+            if number == answered_at:
+                assert asked.take(engine.detect(asked.pictures))
+                watch.found(asked)
+        return watch.tell(engine.info, each.picture.array(), each.picture)
+
+    early, late = (told(answered_at).crops for answered_at in (0, 11))
+    assert [crop.region.track_id for crop in early] == [f"{frames[0].info.frame_id}-00{n}" for n in (0, 1)]
+    assert [crop.region.track_id for crop in late] == [f"{frames[11].info.frame_id}-00{n}" for n in (0, 1)]
+    assert [crop.region.polygon for crop in late] == [crop.region.polygon for crop in early]
+    assert [crop.view for crop in late] == [crop.view for crop in early]
+
+
+def test_what_the_detector_finds_of_the_scene_before_a_cut_is_nothing_to_the_next() -> None:
+    later = Later()
+    rig = Rig(aside=later)
+    rig.show(still(1, 1.2, GATE, live=True))
+    other = [(text, (x0 + 90, y0 + 90, x1 + 90, y1 + 90)) for text, (x0, y0, x1, y1) in (("Slide", GATE[1]), EXIT)]
+    rig.show(still(1.2, 1.4, *other, live=True))
+    later.work()
+    told = rig.show(still(1.4, 1.5, *other, live=True))
+    assert not any(crops.crops for crops in told)
+    later.work()
+    (crops,) = rig.show([frame(1.5, *other, live=True)])
+    assert rig.detector.shown == [SIZE_WH, SIZE_WH]
+    assert len(crops.crops) == 2
+
+
+def test_files_wait_for_the_detector_and_are_read_alike_whoever_does_the_work() -> None:
+    frames = [*still(1, 1.8, GATE), *still(1.8, 2.5, GATE, EXIT)]
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        assert as_told(Rig(aside=aside).show(frames)) == as_told(Rig().show(frames))
+
+
+def test_the_end_waits_for_the_detector() -> None:
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        rig = Rig(aside=aside)
+        rig.show([frame(1, GATE, live=True)])
+        rig.finish()
+    assert [len(crops.crops) for crops in rig.told if crops.is_kept] == [1]
+
+
+class Failing(Watched):
+    """Fails so many times before it works."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        self.times -= 1
+        if self.times >= 0:
+            raise RuntimeError("out of memory")
+        return super().detect(pictures)
+
+
+def test_a_detector_that_fails_aside_is_asked_again_of_the_next_frame() -> None:
+    later = Later()
+    rig = Rig(Failing(1), aside=later)
+    rig.show(still(1, 1.2, GATE, live=True))
+    later.work()
+    rig.stage._aside = Now()
+    _, crops = rig.show(still(1.2, 1.26, GATE, live=True))
+    assert [crop.region.track_id for crop in crops.crops] == [f"{crops.info.frame_id}-000"]
+    assert rig.detector.shown == [SIZE_WH]
+
+
+def test_a_detector_that_fails_for_good_fails_the_frames() -> None:
+    rig = Rig(Failing(1000), aside=Now())
+    rig.show([frame(1 + number * FRAME_S, GATE, live=True) for number in (0, 1)])
+    for number in range(2, 5):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            rig.show([frame(1 + number * FRAME_S, GATE, live=True)])
+
+
+class Now(Later):
+    """Does what it is given at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        self.work()
+        return future

@@ -1,0 +1,167 @@
+"""What the detector is asked of a frame: some parts of it, or all.
+
+    examination = Examination(picture, parts)
+    while not examination.take(detector.detect(examination.pictures)):
+        pass                                       # a line goes on beyond the parts: the whole frame is left to look at
+    examination.lines
+
+An examination holds all that it takes to be answered, so this can go on in another thread while later frames come in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector_consumer.gating import Changes
+from detector_consumer.masks import is_masked
+from ocrstream.by_source import Zone
+from ocrstream.geometry import Box, Polygon, bounding_box, to_polygon
+from ocrstream.models import TextLine
+from ocrstream.picture import Image
+
+MARGIN_TILES = 2
+WHOLE_SHARE = 0.4
+MOST_PARTS = 3
+"""Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, all of it."""
+
+BORDER_PX = 3.0
+
+
+class Examination:
+    """Parts of one frame, and what the detector finds in them.
+
+    Args:
+        picture: the frame's, ``(H, W, 3) uint8 BGR``.
+        parts: in its pixels.
+        masks: lines whose middle lies in one are left out.
+
+    Attributes:
+        lines: what was found, in the picture's pixels.
+    """
+
+    def __init__(self, picture: Image, parts: Sequence[Box], masks: Sequence[Zone] = ()) -> None:
+        self.lines: list[TextLine] = []
+        self._picture = picture
+        self._parts = list(parts)
+        self._masks = masks
+
+    @property
+    def parts(self) -> list[Box]:
+        """What has to be looked at."""
+        return self._parts
+
+    @property
+    def pictures(self) -> list[Image]:
+        """The pixels of these parts."""
+        return [self._picture[round(y0) : round(y1), round(x0) : round(x1)] for x0, y0, x1, y1 in self._parts]
+
+    def take(self, found: Sequence[Sequence[TextLine]]) -> bool:
+        """Take note of what the detector found.
+
+        Args:
+            found: of each part, in the part's pixels.
+
+        Returns:
+            Whether that was enough: where a line reaches beyond a part, the whole frame has to be looked at, which is
+            the one part that is left then.
+        """
+        lines = [_moved(line, part[0], part[1]) for part, mine in zip(self._parts, found, strict=True) for line in mine]
+        lines = [line for line in lines if not is_masked(line.polygon, self._masks, self._picture)]
+        whole = frame_box(self._picture)
+        if self._parts != [whole] and any(_reaches_out(line.polygon, self._parts, whole) for line in lines):
+            self._parts = [whole]
+            return False
+        self.lines = lines
+        return True
+
+    def holds(self, polygon: Polygon) -> bool:
+        """Whether all of a line lies in one of the parts."""
+        x0, y0, x1, y1 = bounding_box(polygon)
+        return any(a <= x0 and b <= y0 and x1 <= c and y1 <= d for a, b, c, d in self._parts)
+
+    def tiles(self, changes: Changes) -> NDArray[np.bool_]:
+        """The tiles that lie in them."""
+        rows, columns = changes.why.shape
+        seen = np.zeros((rows, columns), np.bool_)
+        for x0, y0, x1, y1 in self._parts:
+            first_row, first_column = (int(-(-side // changes.tile_px)) for side in (y0, x0))
+            # The last row and column are cut off by the frame's edge.
+            last_row = rows if y1 >= changes.size_wh[1] else int(y1 // changes.tile_px)
+            last_column = columns if x1 >= changes.size_wh[0] else int(x1 // changes.tile_px)
+            seen[first_row:last_row, first_column:last_column] = True
+        return seen
+
+
+def parts_to_examine(changes: Changes, come_in: Sequence[Polygon], known: Sequence[Polygon], whole: Box) -> list[Box]:
+    """The parts of a frame in which its changes can be looked at; often none.
+
+    Args:
+        changes: what a gate decided on it.
+        come_in: lines to be looked at whatever the gate says.
+        known: the lines in sight. One that a part touches is looked at as a whole, or only a piece would be found.
+        whole: the frame, see `frame_box`.
+    """
+    margin = MARGIN_TILES * changes.tile_px
+    parts = _joined([_grown(box, margin, whole) for box in (*changes.boxes(), *map(bounding_box, come_in))])
+    lines = [bounding_box(polygon) for polygon in known]
+    touched = [_grown(line, BORDER_PX + 1, whole) for line in lines if any(_touch(line, part) for part in parts)]
+    parts = _joined([*parts, *touched])
+    area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts)
+    if len(parts) > MOST_PARTS or area > WHOLE_SHARE * whole[2] * whole[3]:
+        return [whole]
+    return parts
+
+
+def frame_box(picture: Image) -> Box:
+    """All of a picture."""
+    return 0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])
+
+
+def _moved(line: TextLine, x: float, y: float) -> TextLine:
+    """A line of a part, in the frame."""
+
+    def by(polygon: Polygon) -> Polygon:
+        return to_polygon(np.array(polygon, dtype=np.float64) + np.array((x, y)))
+
+    return TextLine(by(line.polygon), line.score, tuple(map(by, line.words)))
+
+
+def _reaches_out(polygon: Polygon, parts: Sequence[Box], whole: Box) -> bool:
+    """Whether a line touches a part's edge that is not the frame's: then it may go on behind it."""
+    x0, y0, x1, y1 = bounding_box(polygon)
+    for a, b, c, d in parts:
+        if not (a - 1 <= x0 and b - 1 <= y0 and x1 <= c + 1 and y1 <= d + 1):
+            continue
+        near = (x0 - a < BORDER_PX and a > 0) or (y0 - b < BORDER_PX and b > 0)
+        if near or (c - x1 < BORDER_PX and c < whole[2]) or (d - y1 < BORDER_PX and d < whole[3]):
+            return True
+    return False
+
+
+def _grown(box: Box, margin: float, whole: Box) -> Box:
+    x0, y0, x1, y1 = box
+    # Text goes on to the side sooner than above or below.
+    return max(x0 - 2 * margin, 0.0), max(y0 - margin, 0.0), min(x1 + 2 * margin, whole[2]), min(y1 + margin, whole[3])
+
+
+def _joined(boxes: Sequence[Box]) -> list[Box]:
+    """Boxes that do not touch: those that do, as one around both."""
+    joined: list[Box] = []
+    for box in boxes:
+        current = box
+        while touching := [other for other in joined if _touch(current, other)]:
+            for other in touching:
+                joined.remove(other)
+                current = (
+                    min(current[0], other[0]), min(current[1], other[1]), max(current[2], other[2]),
+                    max(current[3], other[3]),
+                )  # fmt: skip
+        joined.append(current)
+    return joined
+
+
+def _touch(a: Box, b: Box) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
