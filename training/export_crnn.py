@@ -147,6 +147,8 @@ def quantise(single: bytes, crops: Iterable[NDArray[np.uint8]]) -> bytes:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            # Ranges of the usual crop: those of the most extreme one leave too few steps for all others.
+            extra_options={"CalibMovingAverage": True},
         )
         return store_half(target.read_bytes())
 
