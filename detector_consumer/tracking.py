@@ -48,6 +48,8 @@ STRANGER_FIT = 0.25
 """Below this likeness a line that is found nearby is another one."""
 
 MIN_SUPPORT = 0.4
+DRIFT_PX = (1.0, 1.0, 0.5)
+"""A line that does not look like itself is looked for around where it should be in such steps; in small pixels."""
 ALIKE = 0.02
 """A difference in likeness that means nothing."""
 STEADY_PX = 0.1
@@ -258,6 +260,7 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     lost = np.flatnonzero(step.fit < STILL_FIT)
     step.ask_points(lost, step.now[lost])
     step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
+    step.look_around()
     is_restless = step.is_restless()
     for number, track in enumerate(tracks):
         # What begins to hide a line drags some of its points along, which is no speed to go on with.
@@ -320,6 +323,23 @@ class _Step:
         went = self.own()[movers[apart.argmin(axis=1)]]
         self.ask_points(strays, self._camera[strays] + went[:, None], levels=0)
 
+    def look_around(self) -> None:
+        """Put lines back that have come off bit by bit: steps from picture to picture are a little off each."""
+        (off,) = np.nonzero(self.fit < SURE_FIT)
+        if not len(off):
+            return
+        reference, places, fit = _chosen(self._reference, off), self.now[off], self.fit[off]
+        for step_px in DRIFT_PX:
+            began = places.copy()
+            for shift in _AROUND:
+                there = began + step_px * shift
+                fit_there = flow.fit(reference, flow.patches(self._grey, there))
+                better = fit_there > fit
+                places[better], fit[better] = there[better], fit_there[better]
+        # What is hidden looks a little like this or that.
+        found = fit >= SURE_FIT
+        self.now[off[found]], self.fit[off[found]] = places[found], fit[found]
+
     def is_restless(self) -> NDArray[np.bool_]:
         """Which lines look unlike themselves, and otherwise than a moment ago, ``(T,)``."""
         restless = np.zeros(len(self.now), np.bool_)
@@ -328,6 +348,9 @@ class _Step:
             moment_ago = flow.patches(self._before_grey, self._before[unlike])
             restless[unlike] = flow.fit(moment_ago, flow.patches(self._grey, self.now[unlike])) < STILL_FIT
         return restless
+
+
+_AROUND = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y], np.float64)
 
 
 def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
