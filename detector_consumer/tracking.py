@@ -419,7 +419,7 @@ def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: C
 
 
 def _is_to_remember(track: _Track, *, is_piece: bool) -> bool:
-    """Whether a line that was found looks like itself: what is in front of it is not to be taken for it, and followed."""
+    """Whether how a line looks where it was found is how it looks: what is in front of it is not to be followed."""
     if track.reference is None:
         return True
     if is_piece:
