@@ -67,6 +67,21 @@ def patches(grey: Grey, corners: Corners) -> Patches:
     return Patches(levels.astype(np.float32), _is_inside(places, grey))
 
 
+def within(seen: Patches, corners: Corners, parts: Corners) -> Patches:
+    """What lines look like, in parts of them only.
+
+    Args:
+        seen: the lines' patches.
+        corners: where the lines are.
+        parts: ``(T, 4, 2)``, convex, likewise in small pixels.
+    """
+    places = _PATCH_WEIGHTS @ corners
+    side = np.roll(parts, -1, axis=1) - parts
+    off = places[:, :, None] - parts[:, None]
+    is_right_of = side[:, None, :, 0] * off[..., 1] - side[:, None, :, 1] * off[..., 0] >= 0
+    return Patches(seen.levels, seen.inside & is_right_of.all(axis=2))
+
+
 def fit(reference: Patches, now: Patches) -> NDArray[np.float64]:
     """How alike patches are whatever the light: normalised correlation over what both saw, ``(T,)`` in [-1, 1]."""
     seen = (reference.inside & now.inside).astype(np.float32)

@@ -48,6 +48,8 @@ STRANGER_FIT = 0.25
 """Below this likeness a line that is found nearby is another one."""
 
 MIN_SUPPORT = 0.4
+DRIFT_PX = (1.0, 1.0, 0.5)
+"""A line that does not look like itself is looked for around where it should be in such steps; in small pixels."""
 ALIKE = 0.02
 """A difference in likeness that means nothing."""
 STEADY_PX = 0.1
@@ -217,6 +219,7 @@ class Tracker:
             source, set(matched.values()), {track for (_, track), pair in pairs.items() if pair.is_part}, examined
         )
         tracks = []
+        news = []
         for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
             if number in wholes:
                 track = known[wholes[number]]
@@ -227,10 +230,12 @@ class Tracker:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
                 track.is_torn = source.reaches_edge(corners)
                 source.tracks.append(track)
+            if _is_to_remember(track, is_piece=number in wholes):
+                news.append(track)
             track.score, track.seen_at_ns = region.detector_score, at_ns
             track.misses, track.fit, track.is_visible = 0, 1.0, True
             tracks.append(track)
-        _remember(tracks, source)
+        _remember(news, source)
         return _followed(tracks, source)
 
     def follow(self, info: FrameInfo, regions: list[Region]) -> list[Region]:
@@ -255,6 +260,7 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     lost = np.flatnonzero(step.fit < STILL_FIT)
     step.ask_points(lost, step.now[lost])
     step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
+    step.look_around()
     is_restless = step.is_restless()
     for number, track in enumerate(tracks):
         # What begins to hide a line drags some of its points along, which is no speed to go on with.
@@ -317,6 +323,23 @@ class _Step:
         went = self.own()[movers[apart.argmin(axis=1)]]
         self.ask_points(strays, self._camera[strays] + went[:, None], levels=0)
 
+    def look_around(self) -> None:
+        """Put lines back that have come off bit by bit: steps from picture to picture are a little off each."""
+        (off,) = np.nonzero(self.fit < SURE_FIT)
+        if not len(off):
+            return
+        reference, places, fit = _chosen(self._reference, off), self.now[off], self.fit[off]
+        for step_px in DRIFT_PX:
+            began = places.copy()
+            for shift in _AROUND:
+                there = began + step_px * shift
+                fit_there = flow.fit(reference, flow.patches(self._grey, there))
+                better = fit_there > fit
+                places[better], fit[better] = there[better], fit_there[better]
+        # What is hidden looks a little like this or that.
+        found = fit >= SURE_FIT
+        self.now[off[found]], self.fit[off[found]] = places[found], fit[found]
+
     def is_restless(self) -> NDArray[np.bool_]:
         """Which lines look unlike themselves, and otherwise than a moment ago, ``(T,)``."""
         restless = np.zeros(len(self.now), np.bool_)
@@ -325,6 +348,9 @@ class _Step:
             moment_ago = flow.patches(self._before_grey, self._before[unlike])
             restless[unlike] = flow.fit(moment_ago, flow.patches(self._grey, self.now[unlike])) < STILL_FIT
         return restless
+
+
+_AROUND = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y], np.float64)
 
 
 def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
@@ -343,12 +369,16 @@ def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
 def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: _Source) -> bool:
     """Whether what was found is a piece of a line that is there as before, or that something hides in part.
 
-    Where words stand far apart the detector joins them in one frame and not in the next.
+    Where words stand far apart the detector joins them in one frame and not in the next. A shorter text in the place of
+    another is no piece of that: it does not look as the line did there.
     """
-    if source.grey is None or not (track.is_restless or track.fit >= SAME_FIT):
+    if source.grey is None or track.reference is None or not pair.is_part or pair.iou >= SAME_PLACE_IOU:
         return False
-    shorter = _length(found) < MOST_LEFT * _length(_in_frame(track.corners, source))
-    return shorter and pair.is_part and pair.iou < SAME_PLACE_IOU
+    if _length(found) >= MOST_LEFT * _length(_in_frame(track.corners, source)):
+        return False
+    corners = track.corners[None] * source.scale
+    now = flow.patches(source.grey, corners)
+    return bool(flow.fit(flow.within(track.reference, corners, found[None] * source.scale), now)[0] >= SURE_FIT)
 
 
 def _length(corners: NDArray[np.float64]) -> float:
@@ -363,7 +393,7 @@ def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None
     far_px = np.linalg.norm(off, axis=1).max()
     # The detector's places tremble by a share of the height; what is further off grew, or was split or merged.
     if far_px > MAX_TREMBLE * polygon_size_wh(to_polygon(found))[1]:
-        track.corners, track.is_torn = found, source.reaches_edge(found)
+        track.corners, track.is_torn, track.reference = found, source.reaches_edge(found), None
         return
     track.is_torn &= source.reaches_edge(found)
     # Where the frame cuts a line off, the detector does not know how it goes on.
@@ -388,15 +418,23 @@ def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: C
     source.tracks = kept
 
 
+def _is_to_remember(track: _Track, *, is_piece: bool) -> bool:
+    """Whether how a line looks where it was found is how it looks: what is in front of it is not to be followed."""
+    if track.reference is None:
+        return True
+    if is_piece:
+        return track.fit >= SAME_FIT
+    # What does not look like the line at all, and was found in its place, is another text.
+    return track.fit < VISIBLE_FIT or not track.is_restless
+
+
 def _remember(tracks: list[_Track], source: _Source) -> None:
     """Keep what lines look like where the detector has just found them."""
     if source.grey is None or not tracks:
         return
     seen = flow.patches(source.grey, np.stack([track.corners for track in tracks]) * source.scale)
     for number, track in enumerate(tracks):
-        # What walks in front of a line is not to be taken for it, and followed.
-        if track.reference is None or not track.is_restless:
-            track.reference = _chosen(seen, [number])
+        track.reference = _chosen(seen, [number])
 
 
 def _stacked(tracks: list[_Track]) -> Patches:

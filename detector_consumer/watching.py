@@ -43,6 +43,9 @@ EXAMINE_AFTER_S, EXAMINE_IDLE_S = 0.3, 1.0
 """The detector is not asked again sooner, however much changes: text has to stand a while to be read by anybody. While
 it finds nothing new (somebody walks by, trees move) it is asked less and less often."""
 
+EXAMINE_LOST_S = 0.1
+"""But so soon, once, where a line is seen no more: another one is likely in its place."""
+
 LOOK_AFTER_S = 0.1
 """So often lines in sight are held against what was sent of them."""
 
@@ -93,6 +96,7 @@ class Watch:
         self._has_answer = False
         self._examined_at_ns: int | None = None
         self._examine_wait_s = EXAMINE_AFTER_S
+        self._in_sight_then: set[str] = set()
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = 0
         self._told: dict[str, Polygon] = {}
@@ -165,6 +169,7 @@ class Watch:
     def _ask(self, examination: Examination) -> Examination:
         self._asked = _Asked(examination, self._at_ns(), self._tracker.copy(), [])
         self._examined_at_ns = self._at_ns()
+        self._in_sight_then = {track.track_id for track in self._tracker.tracks(_KEY) if track.is_visible}
         # What changes from now on is to be looked at next time.
         self._note_examined(examination)
         return examination
@@ -219,11 +224,14 @@ class Watch:
         whole = frame_box(picture)
         if self._examined_at_ns is None:
             return [whole]
-        if not self._has_time or self._at_ns() - self._examined_at_ns < self._examine_wait_s * 1e9:
-            return []
-        in_sight = [track for track in self._tracker.tracks(_KEY) if track.is_visible]
+        known = self._tracker.tracks(_KEY)
+        in_sight = [track for track in known if track.is_visible]
         # The rest of a line that the frame's edge cut off when it was found.
         come_in = [track.polygon for track in in_sight if not track.is_whole and _has_come_in(track.polygon, whole)]
+        is_lost = any(track.track_id in self._in_sight_then for track in known if not track.is_visible)
+        wait_s = EXAMINE_LOST_S if is_lost else EXAMINE_AFTER_S if come_in else self._examine_wait_s
+        if not self._has_time or self._at_ns() - self._examined_at_ns < wait_s * 1e9:
+            return []
         return parts_to_examine(self._changes, come_in, [track.polygon for track in in_sight], whole)
 
     def _is_time_to_look(self) -> bool:

@@ -255,6 +255,52 @@ def test_pieces_that_the_detector_finds_of_a_line_that_is_there_as_before_are_th
     assert bounding_box(track.polygon) == (100, 100, 300, 120)
 
 
+def test_a_shorter_text_in_the_place_of_a_line_is_no_piece_of_it() -> None:
+    long, short = box_polygon(100, 100, 190, 116), box_polygon(100, 100, 148, 116)
+    before, now = (with_sign(wall(), placing(100, 100), sign(text)) for text in ("LISBON 9", "OSLO"))
+    tracker, _ = begun(before, long)
+    for number in range(1, 4):
+        # What replaces it moves, too, as what hides a line does.
+        tracker.advance(KEY, noisy(now if number % 2 else before, number), 1.0, Motion.none(), at_ns(number))
+    (found,) = tracker.associate(KEY, "f3", regions(short), at_ns(3))
+    assert found.polygon == short
+    (track,) = [
+        track for track in tracker.advance(KEY, noisy(now, 4), 1.0, Motion.none(), at_ns(4)) if track.is_visible
+    ]
+    assert iou(track.polygon, short) > 0.8
+
+
+def test_another_text_found_in_the_place_of_a_line_is_remembered_though_it_is_restless() -> None:
+    place = placing(200, 120)
+    tracker, _ = begun(with_sign(wall(), place), placed(place))
+
+    def flickering(number: int) -> Grey:
+        grains = np.random.default_rng(number).normal(0, 25, (16, 90))
+        plate = np.clip(np.bitwise_not(sign("MXWVZK&")) + grains, 0, 255).astype(np.uint8)
+        return with_sign(wall(), place, plate)
+
+    for number in (1, 2):
+        (track,) = tracker.advance(KEY, flickering(number), 1.0, Motion.none(), at_ns(number))
+    assert not track.is_visible
+    tracker.associate(KEY, "f2", regions(placed(place)), at_ns(2))
+    for number in (3, 4):
+        (track,) = tracker.advance(KEY, flickering(number), 1.0, Motion.none(), at_ns(number))
+        assert track.track_id == "f0-000"
+        assert track.is_visible
+
+
+def test_a_line_that_was_lost_a_little_off_is_put_back() -> None:
+    tracker, (first,) = begun(with_sign(wall(), placing(200, 120)), placed(placing(200, 120)))
+    blank = np.full_like(wall(), 128)
+    (track,) = tracker.advance(KEY, blank, 1.0, Motion.none(), at_ns(1))
+    assert not track.is_visible
+    # Its points can tell nothing where there was nothing to see.
+    there = placing(202, 121.5)
+    (track,) = tracker.advance(KEY, with_sign(wall(), there), 1.0, Motion.none(), at_ns(2))
+    assert (track.track_id, track.is_visible) == (first.track_id, True)
+    assert _distance(track.polygon, placed(there)) < 0.8
+
+
 def test_what_was_known_of_a_piece_ends_when_the_whole_is_there_as_before() -> None:
     whole, piece = box_polygon(100, 100, 300, 120), box_polygon(175, 100, 300, 120)
     tracker, _ = begun(wall(), whole, piece)
@@ -409,6 +455,20 @@ def test_a_patch_is_what_lies_under_the_line() -> None:
     assert flow.fit(seen, seen) == pytest.approx([1, 1, 1])
     turned = flow.patches(ramp, corners[:, [1, 0, 3, 2]])
     assert flow.fit(seen, turned)[[0, 2]] == pytest.approx([-1, -1], abs=0.02)
+
+
+def test_of_a_patch_a_part_is_what_lies_within_it() -> None:
+    corners = np.array([box_polygon(10, 10, 90, 26), box_polygon(100, 40, 180, 56)], float)
+    parts = np.array([box_polygon(30, 8, 50, 30), box_polygon(90, 48, 200, 70)], float)
+    seen = flow.patches(wall(), corners)
+    within = flow.within(seen, corners, parts)
+    columns, rows = (
+        each.reshape(2, flow.PATCH_ROWS, flow.PATCH_COLUMNS).any(axis=axis).sum(axis=1)
+        for each, axis in ((within.inside, 1), (within.inside, 2))
+    )
+    assert columns.tolist() == [flow.PATCH_COLUMNS / 4, flow.PATCH_COLUMNS]
+    assert rows.tolist() == [flow.PATCH_ROWS, flow.PATCH_ROWS / 2]
+    assert (within.levels == seen.levels).all()
 
 
 def test_what_is_out_of_the_picture_has_no_motion() -> None:

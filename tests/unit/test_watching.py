@@ -14,7 +14,15 @@ from ocrstream_test_engines import BlocksDetector, make_picture
 
 from detector_consumer import stage as stage_module
 from detector_consumer.stage import DetectorStage
-from detector_consumer.watching import EXAMINE_AFTER_S, KEEP_AFTER_S, LOOK_AFTER_S, READ_CHANGED_S, TELL_AFTER_S, Watch
+from detector_consumer.watching import (
+    EXAMINE_AFTER_S,
+    EXAMINE_LOST_S,
+    KEEP_AFTER_S,
+    LOOK_AFTER_S,
+    READ_CHANGED_S,
+    TELL_AFTER_S,
+    Watch,
+)
 from ocrstream.geometry import Box, bounding_box, box_polygon
 from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.models import EngineOptions, TextLine, load_recognizer
@@ -170,6 +178,33 @@ def test_a_new_text_is_found_by_looking_at_its_part_only() -> None:
     assert known.pictures == ()
     assert (new.region.polygon, len(new.pictures)) == (box_polygon(*EXIT[1]), 1)
     assert new.region.track_id == f"{first.info.frame_id}-000"
+
+
+def test_where_a_line_is_lost_is_looked_at_soon() -> None:
+    def with_cloud(each: Frame) -> Frame:
+        picture = each.picture.array().copy()
+        left = 60 + round(each.info.captured_at_ns / 1e9 * 300) % 400
+        picture[280:340, left : left + 100] = 180
+        return replace(each, picture=Picture.from_array(picture))
+
+    rig = Rig()
+    # What moves is no text: the detector is asked less and less often.
+    asked_at_s = [0.0]
+    for each in map(with_cloud, still(1, 10, GATE)):
+        asked = len(rig.detector.shown)
+        rig.show([each])
+        now_s = each.info.captured_at_ns / 1e9
+        if len(rig.detector.shown) > asked:
+            asked_at_s.append(now_s)
+        elif now_s > 5 and EXAMINE_LOST_S < now_s - asked_at_s[-1] < 2 * EXAMINE_LOST_S:
+            break
+    usual_s = asked_at_s[-1] - asked_at_s[-2]
+    assert usual_s > 2 * EXAMINE_AFTER_S
+    told = rig.show(map(with_cloud, still(now_s + FRAME_S, now_s + 5 * FRAME_S, ("Exit C42", GATE[1]))))
+    assert sent_at_s(told)
+    assert now_s + 5 * FRAME_S < asked_at_s[-1] + usual_s / 1.5
+    rig.finish()
+    assert "Exit C42" in {line.text for texts in rig.read() for line in texts.lines}
 
 
 def test_a_text_that_has_gone_is_no_longer_in_sight() -> None:
