@@ -164,9 +164,9 @@ class DetectorSettings:
     threads: int = setting(0, "inference threads; 0 fits them to the cores", lowest=0)
     weights: str = setting("", "weights in place of the engine's own", flag="--detector-weights", metavar="FILE")
     read: str = setting(
-        "all",
-        "what is read of videos and cameras: all, every line of each frame that is taken; new, only what is new in it, "
-        "at the camera's rate (still being completed: a text that changes may be told late)",
+        "new",
+        "what is read of videos and cameras: new, all that is new or changed, at the camera's rate; all, every line of "
+        "each frame that is taken",
         flag="--read",
         choices=("new", "all"),
     )
