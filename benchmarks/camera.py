@@ -109,7 +109,7 @@ def _watch(address: str, seconds: float) -> dict[str, Any]:
     ):
         store.check()
         onlooker = Onlooker(reader)
-        configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": folder, "OCRSTREAM_DETECTOR_READ": "new"})
+        configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": folder})
         with Run(configuration, [address], store, StatusLine(io.StringIO())) as run:
             stop = _Stop(run.metrics, seconds)
             children_s = _children_s()
