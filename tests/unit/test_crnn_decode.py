@@ -115,6 +115,11 @@ def test_a_lexicon_is_chosen_from_by_likelihood() -> None:
     assert choose(logits, ORIGINAL, ["elephant"]) is None
 
 
+def test_a_lexicon_makes_no_word_of_nothing_and_none_of_a_longer_text() -> None:
+    assert choose(as_logits("-----", ORIGINAL), ORIGINAL, ["ok", "at", ""]) is None
+    assert choose(as_logits("g-a-t-e-b-1-2-", ORIGINAL), ORIGINAL, ["gate", "a"]) is None
+
+
 def test_the_charset_has_each_character_once_and_the_space() -> None:
     assert len(set(LATIN)) == len(LATIN) == 178
     assert " " in LATIN

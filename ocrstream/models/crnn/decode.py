@@ -151,6 +151,8 @@ def log_likelihood(log_probability: Floats, labels: Sequence[int]) -> float:
 def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: float = 1.0) -> tuple[str, float] | None:
     """The word of a lexicon that is likeliest, among those near the greedy text; nothing where none is near.
 
+    Near is what shares at least half of the letters: where nothing is read there is no word.
+
     Args:
         logits: ``(T, C) float32``.
         charset: C - 1 characters, without the blank.
@@ -161,12 +163,13 @@ def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: fl
         The word, and its probability among those weighed.
     """
     read = greedy(logits, charset)
+    if not read:
+        return None
     index = {character: place + 1 for place, character in enumerate(charset)}
     words = [
         word
         for word in lexicon
-        if word
-        and Levenshtein.distance(read, word, score_cutoff=LEXICON_DISTANCE) <= LEXICON_DISTANCE
+        if Levenshtein.distance(read, word) <= min(LEXICON_DISTANCE, len(read) // 2, len(word) // 2)
         and all(character in index for character in word)
     ]
     if not words:
