@@ -20,10 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from detector_consumer.examining import Examination, frame_box, parts_to_examine
 from detector_consumer.gating import Changes, Gate, GateSettings
 from detector_consumer.masks import is_masked
@@ -32,8 +28,8 @@ from detector_consumer.placing import to_region
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, Look, view_of
 from ocrstream.cropping import cut
-from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh, to_polygon
-from ocrstream.lines import cut_line
+from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh
+from ocrstream.lines import carry, cut_line
 from ocrstream.messages import Crop, Crops, EngineInfo, FrameInfo, Region
 from ocrstream.models import TextLine
 from ocrstream.models.ordering import in_reading_order
@@ -86,7 +82,7 @@ class Watch:
         self._motion = MotionEstimator()
         self._tracker = Tracker()
         self._album = Album()
-        self._words: dict[str, NDArray[np.float32]] = {}
+        self._words: dict[str, _Words] = {}
         self._read: dict[str, _Read] = {}
         self._first_ns: dict[str, int] = {}
         self._before: Greys | None = None
@@ -153,7 +149,7 @@ class Watch:
             # Of a line that is hidden in part only the rest was found, and only the words there.
             is_all_of_it = polygon_shift(line.polygon, track.polygon) < polygon_size_wh(line.polygon)[1]
             if is_all_of_it or track.track_id not in self._words:
-                self._words[track.track_id] = _within(line.polygon, line.words)
+                self._words[track.track_id] = _Words(line.polygon, line.words)
         for step in asked.since:
             tracker.advance(_KEY, *step)
         self._tracker = tracker
@@ -247,9 +243,9 @@ class Watch:
         wanted: dict[str, _Wanted] = {}
         due: dict[str, _Wanted] = {}
         for track in tracks:
-            view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
             if self._is_coming_in(track):
                 continue
+            view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
             look = self._album.look(track.track_id, view, self._at_ns())
             if look.is_wanted:
                 wanted[track.track_id] = _Wanted(view.score, look is Look.CHANGED)
@@ -299,7 +295,9 @@ class Watch:
 
     def _crop(self, number: int, track: Followed, wanted: _Wanted | None, picture: Image) -> Crop:
         assert self._info is not None
-        words = () if wanted is None else _placed(track.polygon, self._words.get(track.track_id))
+        words: tuple[Polygon, ...] = ()
+        if wanted is not None and (found := self._words.get(track.track_id)) is not None:
+            words = tuple(carry(found.places, found.line, track.polygon))
         line = TextLine(track.polygon, track.score, words)
         region = to_region(number, line, self._info, picture, track.track_id)
         if wanted is None:
@@ -313,6 +311,13 @@ class _Wanted(NamedTuple):
 
     view: float
     is_changed: bool
+
+
+class _Words(NamedTuple):
+    """Where the detector found the words of a line, and the line."""
+
+    line: Polygon
+    places: tuple[Polygon, ...]
 
 
 class _Read(NamedTuple):
@@ -362,24 +367,3 @@ def _ordered(tracks: Sequence[Followed]) -> list[Followed]:
     lines = [TextLine(track.polygon, track.score) for track in tracks]
     of_line = {id(line): track for line, track in zip(lines, tracks, strict=True)}
     return [of_line[id(line)] for line in in_reading_order(lines)]
-
-
-_UNIT = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], dtype=np.float32)
-
-
-def _within(polygon: Polygon, words: Sequence[Polygon]) -> NDArray[np.float32]:
-    """Where words stand in a line, ``(N, 4, 2)``: the line's corners are those of the unit square."""
-    if not words:
-        return np.zeros((0, 4, 2), np.float32)
-    to_unit = cv2.getPerspectiveTransform(np.array(polygon, dtype=np.float32), _UNIT)
-    moved = cv2.perspectiveTransform(np.array(words, dtype=np.float32).reshape(1, -1, 2), to_unit)
-    return np.asarray(moved, np.float32).reshape(-1, 4, 2)
-
-
-def _placed(polygon: Polygon, words: NDArray[np.float32] | None) -> tuple[Polygon, ...]:
-    """The words of a line where it is now."""
-    if words is None or not len(words):
-        return ()
-    from_unit = cv2.getPerspectiveTransform(_UNIT, np.array(polygon, dtype=np.float32))
-    moved = np.asarray(cv2.perspectiveTransform(words.reshape(1, -1, 2), from_unit), np.float64)
-    return tuple(map(to_polygon, moved.reshape(-1, 4, 2)))

@@ -68,13 +68,12 @@ class Closing:
             last = _alone(appearance, *unsaid.pop())
         for texts, line in unsaid:
             info = texts.info
-            at_ms = info.captured_at_ns / 1e6 if info.media_time_ms is None else info.media_time_ms
             appearance = replace(
                 appearance,
                 last_at_ns=info.captured_at_ns,
                 last_ms=info.media_time_ms,
                 readings=appearance.readings + 1,
-                path=(*appearance.path, (at_ms, line.region.polygon)),
+                path=(*appearance.path, (info.at_ms, line.region.polygon)),
             )
         closed = replace(appearance, closed=True)
         return (closed,) if last is None else (closed, last)
@@ -98,7 +97,6 @@ class Closing:
 def _alone(appearance: Appearance, texts: Texts, line: Text) -> Appearance:
     """One reading of the same track as an appearance, called as the recogniser would have called it."""
     info = texts.info
-    at_ms = info.captured_at_ns / 1e6 if info.media_time_ms is None else info.media_time_ms
     return replace(
         appearance,
         track_id=f"{track_of(appearance)}~{info.frame_id}",
@@ -110,7 +108,7 @@ def _alone(appearance: Appearance, texts: Texts, line: Text) -> Appearance:
         last_ms=info.media_time_ms,
         best_frame_id=info.frame_id,
         readings=1,
-        path=((at_ms, line.region.polygon),),
+        path=((info.at_ms, line.region.polygon),),
         closed=True,
     )
 

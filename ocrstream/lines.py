@@ -145,15 +145,21 @@ def place_words(
     """
     words = text.split()
     if was is not None and len(words) == len(known):
-        return list(zip(words, _carried(known, was, polygon), strict=True))
+        return list(zip(words, carry(known, was, polygon), strict=True))
     if len(words) < 2:
         return [(word, polygon) for word in words]
     cuts = [0.0, *_expected_spaces(words), 1.0]
     return [(word, _part(polygon, start, end)) for word, start, end in zip(words, cuts, cuts[1:], strict=False)]
 
 
-def _carried(places: Sequence[Polygon], was: Polygon, now: Polygon) -> list[Polygon]:
-    """Polygons that lie in another one, moved and warped with it."""
+def carry(places: Sequence[Polygon], was: Polygon, now: Polygon) -> list[Polygon]:
+    """Polygons that lie in a line, moved and warped with it.
+
+    Args:
+        places: where they were.
+        was: the line's polygon then.
+        now: and now.
+    """
     if not places or was == now:
         return list(places)
     warp = cv2.getPerspectiveTransform(np.array(was, np.float32), np.array(now, np.float32))

@@ -118,6 +118,11 @@ class FrameInfo:
     taken_at_ns: int = field(default=0, compare=False)
 
     @property
+    def at_ms(self) -> float:
+        """Its time on a path: its place in the video file, or when it was taken, in milliseconds."""
+        return self.captured_at_ns / 1e6 if self.media_time_ms is None else self.media_time_ms
+
+    @property
     def key(self) -> str:
         """The record key: one source's (or segment's) frames stay in order on one partition."""
         return source_key(self.source_id, self.segment)

@@ -51,13 +51,19 @@ class VideoFile:
         settings: which frames are taken.
         span: the part that is read; None for what the settings ask for.
         segment: the number of that part.
+        origin: what is known of the file already, by another of its parts.
     """
 
     live = False
     total_frames: int | None = None
 
     def __init__(
-        self, spec: SourceSpec, settings: ProducerSettings, span: Span | None = None, segment: int | None = None
+        self,
+        spec: SourceSpec,
+        settings: ProducerSettings,
+        span: Span | None = None,
+        segment: int | None = None,
+        origin: _Origin | None = None,
     ) -> None:
         self.source_id = spec.source_id
         self.segment = segment
@@ -69,7 +75,7 @@ class VideoFile:
         self._decoder: Decoder | None = None
         self._opened: Opened | None = None
         self._recorded_at_ns: int | None = None
-        self._origin = _Origin.of_stream() if _is_pipe(spec) else _Origin.of_file(spec, settings.timeout_s)
+        self._origin = origin or (_Origin.of_stream() if _is_pipe(spec) else _Origin.of_file(spec, settings.timeout_s))
         if not _is_pipe(spec):
             self._open_now()
 
@@ -95,7 +101,8 @@ class VideoFile:
             return [self]
         self.close()
         spans = self._span.parts(count, length_ms, self._settings.fps)
-        return [VideoFile(self._spec, self._settings, span, number) for number, span in enumerate(spans)]
+        # Asked of the server once: all parts have the same times.
+        return [VideoFile(self._spec, self._settings, span, number, self._origin) for number, span in enumerate(spans)]
 
     def frames(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import email.utils
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException

@@ -66,24 +66,24 @@ class Trail:
     @classmethod
     def begin(cls, info: FrameInfo, polygon: Polygon) -> Trail:
         """A line that is seen for the first time."""
-        return cls(info, info, [(_at_ms(info), polygon)], polygon)
+        return cls(info, info, [(info.at_ms, polygon)], polygon)
 
     def see(self, info: FrameInfo, polygon: Polygon) -> None:
         """Take note of where the line is; a frame that was overtaken tells nothing more of that."""
         if info.captured_at_ns < self.last.captured_at_ns:
             return
         if polygon_shift(self.path[-1][1], polygon) >= MOVED_PX:
-            if self.path[-1][0] != _at_ms(self.last):
+            if self.path[-1][0] != self.last.at_ms:
                 # The line stood still until the last frame: without this point it would seem to have drifted all along.
-                self.path.append((_at_ms(self.last), self.polygon))
-            self.path.append((_at_ms(info), polygon))
+                self.path.append((self.last.at_ms, self.polygon))
+            self.path.append((info.at_ms, polygon))
             if len(self.path) > LONGEST_PATH:
                 del self.path[1:-1:2]
         self.last, self.polygon = info, polygon
 
     def points(self) -> tuple[tuple[float, Polygon], ...]:
         """The path, up to where the line was last."""
-        end = () if self.path[-1][0] == _at_ms(self.last) else ((_at_ms(self.last), self.polygon),)
+        end = () if self.path[-1][0] == self.last.at_ms else ((self.last.at_ms, self.polygon),)
         return (*self.path, *end)
 
 
@@ -138,9 +138,10 @@ class OpenAppearance:
 
     def said_at(self, region: Region) -> Text:
         """What stands here now, where the line is."""
+        assert self.before is not None
         waiting = self.waiting
         if waiting is None:
-            winner, read = self.winner(), None if self.before is None else self.before[1]
+            winner, read = self.winner(), self.before[1]
         else:
             # Its picture has changed: what was read before is old, whichever of them is right.
             alone = Consensus()
@@ -148,10 +149,8 @@ class OpenAppearance:
             alone.add(read.text, read.confidence, read.characters, read.view)
             winner = alone.voted(self.calibration, self.patterns)
         confidence = round(winner.confidence, 4)
-        known = () if read is None else tuple(word.polygon for word in read.words)
-        places = place_words(
-            winner.text, region.polygon, known, region.polygon if read is None else read.region.polygon
-        )
+        known = [word.polygon for word in read.words]
+        places = place_words(winner.text, region.polygon, known, read.region.polygon)
         words = tuple(Word(word, place, confidence) for word, place in places)
         return Text(region, winner.text, confidence, words if len(words) > 1 else ())
 
@@ -220,7 +219,3 @@ class OpenAppearance:
 def are_steady(first: Sighting, second: Sighting) -> bool:
     """Whether two readings are alike and both sure."""
     return min(first.confidence, second.confidence) >= SURE and are_alike(first.text, second.text)
-
-
-def _at_ms(info: FrameInfo) -> float:
-    return info.media_time_ms if info.media_time_ms is not None else info.captured_at_ns / 1e6

@@ -163,14 +163,9 @@ def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: fl
         The word, and its probability among those weighed.
     """
     read = greedy(logits, charset)
-    if not read:
-        return None
     index = {character: place + 1 for place, character in enumerate(charset)}
     words = [
-        word
-        for word in lexicon
-        if Levenshtein.distance(read, word) <= min(LEXICON_DISTANCE, len(read) // 2, len(word) // 2)
-        and all(character in index for character in word)
+        word for word in lexicon if word and _is_near(read, word) and all(character in index for character in word)
     ]
     if not words:
         return None
@@ -180,3 +175,8 @@ def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: fl
     if weights[best] == _IMPOSSIBLE:
         return None
     return words[best], float(np.exp(weights[best] - np.logaddexp.reduce(weights)))
+
+
+def _is_near(read: str, word: str) -> bool:
+    most = min(LEXICON_DISTANCE, len(read) // 2, len(word) // 2)
+    return Levenshtein.distance(read, word, score_cutoff=most) <= most
