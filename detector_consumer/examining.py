@@ -69,8 +69,9 @@ class Examination:
             the one part that is left then.
         """
         lines = [_moved(line, part[0], part[1]) for part, mine in zip(self._parts, found, strict=True) for line in mine]
-        lines = [line for line in lines if not is_masked(line.polygon, self._masks, self._picture)]
-        whole = frame_box(self._picture)
+        size_wh = (self._picture.shape[1], self._picture.shape[0])
+        lines = [line for line in lines if not is_masked(line.polygon, self._masks, size_wh)]
+        whole = frame_box(size_wh)
         if self._parts != [whole] and any(_reaches_out(line.polygon, self._parts, whole) for line in lines):
             self._parts = [whole]
             return False
@@ -115,9 +116,9 @@ def parts_to_examine(changes: Changes, come_in: Sequence[Polygon], known: Sequen
     return parts
 
 
-def frame_box(picture: Image) -> Box:
-    """All of a picture."""
-    return 0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])
+def frame_box(size_wh: tuple[int, int]) -> Box:
+    """All of a picture of this width and height."""
+    return 0.0, 0.0, float(size_wh[0]), float(size_wh[1])
 
 
 def _moved(line: TextLine, x: float, y: float) -> TextLine:

@@ -9,17 +9,15 @@ import numpy as np
 
 from ocrstream.by_source import Zone
 from ocrstream.geometry import Polygon
-from ocrstream.picture import Image
 
 
-def is_masked(polygon: Polygon, zones: Sequence[Zone], picture: Image) -> bool:
+def is_masked(polygon: Polygon, zones: Sequence[Zone], size_wh: tuple[int, int]) -> bool:
     """Whether a line's middle lies in one of the zones.
 
     Args:
         polygon: the line's, in the picture's pixels.
         zones: as shares of the picture's width and height.
-        picture: ``(H, W, 3)``.
+        size_wh: the picture's width and height in pixels.
     """
-    height, width = picture.shape[:2]
-    x, y = np.mean(polygon, axis=0) / (width, height)
+    x, y = np.mean(polygon, axis=0) / size_wh
     return any(cv2.pointPolygonTest(np.array(zone, np.float32), (float(x), float(y)), False) >= 0 for zone in zones)

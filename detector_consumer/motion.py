@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.picture import Image
+from ocrstream.picture import Image, Picture
 
 Grey = NDArray[np.uint8]
 """``(H, W) uint8`` in [0, 255]."""
@@ -85,15 +85,30 @@ class Greys:
     small_factor: int
 
 
-def shrink(picture: Image) -> Greys:
+def shrink(shown: Picture) -> Greys:
     """Make the grey copies of a frame; where it is small itself, they have its size.
 
+    One that came as a JPEG is decoded at the fine copy's size alone, where that is one of a JPEG's own fractions.
+
     Args:
-        picture: ``(H, W, 3) uint8 BGR``.
+        shown: the frame's picture.
+
+    Raises:
+        MalformedRecordError: it cannot be decoded.
     """
-    longer, shorter = max(picture.shape[:2]), min(picture.shape[:2])
+    size_wh = shown.size_wh()
+    longer, shorter = max(size_wh), min(size_wh)
     small_factor = min(max(1, round(longer / SMALL_SIDE_PX)), shorter)
     fine_factor = min(-(-longer // FINE_SIDE_PX), small_factor)
+    reduced = shown.reduced_grey(fine_factor)
+    if reduced is not None:
+        # A JPEG's last column and row are of blocks that the frame's edge cuts off.
+        fine = reduced[: size_wh[1] // fine_factor, : size_wh[0] // fine_factor]
+        small_wh = (size_wh[0] // small_factor, size_wh[1] // small_factor)
+        covered = fine[: small_wh[1] * small_factor // fine_factor, : small_wh[0] * small_factor // fine_factor]
+        small = np.asarray(cv2.resize(covered, small_wh, interpolation=cv2.INTER_AREA), np.uint8)
+        return Greys(fine, small, fine_factor, small_factor)
+    picture = shown.array()
     if fine_factor % 2 == 0:
         # Halving the colours first leaves a quarter of them to be made grey: half the time.
         half = _grey(_shrunk(picture, 2))
@@ -118,7 +133,7 @@ def small_grey(picture: Image) -> tuple[Grey, float]:
     Returns:
         `Greys.small`, and the scale (at most 1) that takes lengths and pixel edges of the frame to the copy's.
     """
-    greys = shrink(picture)
+    greys = shrink(Picture.from_array(picture))
     return greys.small, 1 / greys.small_factor
 
 

@@ -16,12 +16,13 @@ from detector_consumer.tracking import Tracker
 from detector_consumer.watching import Watch
 from ocrstream.by_source import BySource, Zone, of_source
 from ocrstream.config import DetectorSettings
+from ocrstream.errors import MalformedRecordError
 from ocrstream.lines import cut_line
 from ocrstream.messages import CROPS, FIRST_READING, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo
 from ocrstream.metrics import Metrics
 from ocrstream.models import Detector, EngineOptions, TextLine, load_detector
 from ocrstream.models.asked_for import Engines
-from ocrstream.picture import Image, Picture
+from ocrstream.picture import Picture
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
 
@@ -126,15 +127,14 @@ class DetectorStage:
             MalformedRecordError: a picture cannot be decoded.
             PoisonError: a replay asks for a detector that is not installed.
         """
-        pictures = [frame.picture.array() for frame in frames]
         results: dict[int, Crops] = {}
         for detector, indices in self._detectors.shared_out(frame.info.detector for frame in frames):
             alone = [index for index in indices if self._is_looked_at_alone(frames[index].info)]
-            found = detector.detect([pictures[index] for index in alone]) if alone else []
+            found = detector.detect([frames[index].picture.array() for index in alone]) if alone else []
             for index, lines in zip(alone, found, strict=True):
-                results[index] = self._crops(frames[index], pictures[index], detector, lines)
+                results[index] = self._crops(frames[index], detector, lines)
             for round_ in _rounds([index for index in indices if index not in results], frames):
-                self._follow(round_, frames, pictures, detector, results)
+                self._follow(round_, frames, detector, results)
         return [results[index] for index in range(len(frames))]
 
     def finish(self) -> list[Crops]:
@@ -143,8 +143,7 @@ class DetectorStage:
         ended = []
         for key, crops in self._last.items():
             if not crops.is_kept and crops.picture is not None:
-                watch, picture = self._watches[key], crops.picture
-                ended.append(watch.tell(crops.detector, picture.array(), picture, keep=True))
+                ended.append(self._watches[key].tell(crops.detector, crops.picture, keep=True))
         self._last.clear()
         return ended
 
@@ -155,24 +154,28 @@ class DetectorStage:
         self,
         indices: Sequence[int],
         frames: Sequence[Frame],
-        pictures: Sequence[Image],
         detector: Detector,
         results: dict[int, Crops],
     ) -> None:
         """Frames of different sources, of which the detector looks together at what has to be looked at."""
         at_once: list[_Question] = []
         aside: list[_Question] = []
-        for index in indices:
-            info, picture, watch = frames[index].info, pictures[index], self._watch(frames[index].info)
-            is_aside = info.live and self._is_aside
-            examination = watch.see(
-                info,
-                picture,
-                has_time=not info.live or self._has_time(),
-                may_ask=not is_aside or self._job is None,
-            )
-            if examination is not None:
-                (aside if is_aside else at_once).append(_Question(watch, examination))
+        try:
+            for index in indices:
+                info, watch = frames[index].info, self._watch(frames[index].info)
+                is_aside = info.live and self._is_aside
+                examination = watch.see(
+                    info,
+                    frames[index].picture,
+                    has_time=not info.live or self._has_time(),
+                    may_ask=not is_aside or self._job is None,
+                )
+                if examination is not None:
+                    (aside if is_aside else at_once).append(_Question(watch, examination))
+        except MalformedRecordError:
+            # The other sources' frames come again without this one.
+            _leave_unanswered([*at_once, *aside])
+            raise
         self._note_answer()
         if at_once:
             self._examine(detector, at_once)
@@ -181,7 +184,7 @@ class DetectorStage:
             self._job = _Job(aside, self._aside.submit(self._look, detector, aside))
         for index in indices:
             frame = frames[index]
-            crops = self._watch(frame.info).tell(detector.info, pictures[index], frame.picture)
+            crops = self._watch(frame.info).tell(detector.info, frame.picture)
             results[index] = crops
             self._last[frame.info.key, frame.info.generation] = crops
 
@@ -194,8 +197,7 @@ class DetectorStage:
                 # An engine is asked by one thread at a time.
                 self._aside.submit(self._look, detector, questions).result()
         except Exception:
-            for watch, examination in questions:
-                watch.unanswered(examination)
+            _leave_unanswered(questions)
             raise
         for watch, examination in questions:
             watch.found(examination)
@@ -217,12 +219,11 @@ class DetectorStage:
             return
         self._job = None
         error = job.future.exception()
-        for watch, examination in job.questions:
-            if error is None:
+        if error is None:
+            for watch, examination in job.questions:
                 watch.found(examination)
-            else:
-                watch.unanswered(examination)
-        if error is not None:
+        else:
+            _leave_unanswered(job.questions)
             # It is asked anew of the next frame, and waited for: if that is in vain, too, that frame is set aside.
             self._is_aside = False
             log.warning("the detector failed (%r) and is asked again", error)
@@ -242,16 +243,22 @@ class DetectorStage:
             self._last.pop(oldest, None)
         return watch
 
-    def _crops(self, frame: Frame, picture: Image, detector: Detector, lines: list[TextLine]) -> Crops:
+    def _crops(self, frame: Frame, detector: Detector, lines: list[TextLine]) -> Crops:
         masks = of_source(self._masks, frame.info.source_id)
-        lines = [line for line in lines if not is_masked(line.polygon, masks, picture)]
-        found = [to_region(number, line, frame.info, picture) for number, line in enumerate(lines)]
+        picture, size_wh = frame.picture.array(), frame.picture.size_wh()
+        lines = [line for line in lines if not is_masked(line.polygon, masks, size_wh)]
+        found = [to_region(number, line, frame.info, size_wh) for number, line in enumerate(lines)]
         regions = self._tracker.follow(frame.info, found)
         crops = tuple(
             Crop(region, tuple(map(Picture.from_array, cut_line(picture, line.polygon, line.words))))
             for region, line in zip(regions, lines, strict=True)
         )
         return Crops(frame.info, detector.info, crops, picture=frame.picture)
+
+
+def _leave_unanswered(questions: Sequence[_Question]) -> None:
+    for watch, examination in questions:
+        watch.unanswered(examination)
 
 
 def _rounds(indices: Sequence[int], frames: Sequence[Frame]) -> list[list[int]]:

@@ -1,14 +1,15 @@
 """Decides, frame by frame of one source, what has to be looked at and what of it has to be read.
 
     watch = Watch()                                # of one source
-    examination = watch.see(info, picture)         # a frame: what the detector has to look at, often nothing
+    examination = watch.see(info, shown)           # a frame: what the detector has to look at, often nothing
     if examination is not None:
         ...                                        # at once, or while the next frames are seen and told
         watch.found(examination)
-    crops = watch.tell(detector.info, picture, shown)  # the lines in sight, and crops of those that say anything new
+    crops = watch.tell(detector.info, shown)       # the lines in sight, and crops of those that say anything new
 
 The gate tells what has changed, the tracker where known lines went, and the album which crops show anything new. All of
-it follows from the frames and their times alone, and can be lost at any time: then all is looked at anew.
+it follows from the frames and their times alone, and can be lost at any time: then all is looked at anew. A frame that
+came encoded is decoded as a whole only where something has to be looked at or cut out.
 
 What is found in a frame when others have been seen since is taken into account as if it had been known then: the
 tracker of that moment takes it, and goes the way to the newest frame once more, by the pictures and motions it was led
@@ -33,7 +34,7 @@ from ocrstream.lines import carry, cut_line
 from ocrstream.messages import Crop, Crops, EngineInfo, FrameInfo, Region
 from ocrstream.models import TextLine
 from ocrstream.models.ordering import in_reading_order
-from ocrstream.picture import Image, Picture
+from ocrstream.picture import Picture
 
 EXAMINE_AFTER_S, EXAMINE_IDLE_S = 0.3, 1.0
 """The detector is not asked again sooner, however much changes: text has to stand a while to be read by anybody. While
@@ -98,20 +99,23 @@ class Watch:
         self._told: dict[str, Polygon] = {}
 
     def see(
-        self, info: FrameInfo, picture: Image, *, has_time: bool = True, may_ask: bool = True
+        self, info: FrameInfo, shown: Picture, *, has_time: bool = True, may_ask: bool = True
     ) -> Examination | None:
         """Take in the next frame.
 
         Args:
             info: the frame. One from before the last begins afresh.
-            picture: ``(H, W, 3) uint8 BGR``.
+            shown: its picture.
             has_time: whether there is time for the detector, but for what is entirely new; and for reading again.
             may_ask: whether the detector can be asked at all. It never is before it has answered.
 
         Returns:
             What the detector has to look at, to be given to `found` or `unanswered`; often None.
+
+        Raises:
+            MalformedRecordError: the picture cannot be decoded; then nothing has happened.
         """
-        greys, before = shrink(picture), self._before
+        greys, before = shrink(shown), self._before
         if before is not None and before.small.shape == greys.small.shape and self._follows(info):
             motion = self._motion.estimate(before.small, greys.small)
         else:
@@ -125,8 +129,8 @@ class Watch:
             self._examined_at_ns = self._asked = None
         if self._asked is not None:
             self._asked.since.append(step)
-        elif may_ask and (parts := self._to_examine(picture)):
-            return self._ask(Examination(picture, parts, self._masks))
+        elif may_ask and (parts := self._to_examine(shown.size_wh())):
+            return self._ask(Examination(shown.array(), parts, self._masks))
         return None
 
     def found(self, examination: Examination) -> None:
@@ -174,23 +178,22 @@ class Watch:
         assert self._changes is not None
         self._gate.examined(examination.tiles(self._changes))
 
-    def tell(self, detector: EngineInfo, picture: Image, shown: Picture, *, keep: bool = False) -> Crops:
+    def tell(self, detector: EngineInfo, shown: Picture, *, keep: bool = False) -> Crops:
         """What there is to say of the frame.
 
         Args:
             detector: what looked at it.
-            picture: the frame's, ``(H, W, 3) uint8 BGR``.
-            shown: the same, to be kept.
+            shown: its picture.
             keep: whether the frame is kept in any case.
         """
         info = self._info
         assert info is not None
-        known = self._tracker.tracks(_KEY)
+        known, size_wh = self._tracker.tracks(_KEY), shown.size_wh()
         # A line may move into a mask, too.
         in_sight = _ordered(
-            [track for track in known if track.is_visible and not is_masked(track.polygon, self._masks, picture)]
+            [track for track in known if track.is_visible and not is_masked(track.polygon, self._masks, size_wh)]
         )
-        wanted = self._wanted(in_sight, picture) if self._is_time_to_look() else {}
+        wanted = self._wanted(in_sight, shown) if self._is_time_to_look() else {}
         ids = {track.track_id for track in known}
         self._album.keep(ids)
         for kept in (self._words, self._read, self._first_ns):
@@ -208,16 +211,16 @@ class Watch:
         if is_kept:
             self._kept_at_ns = at_ns
         crops = tuple(
-            self._crop(number, track, wanted.get(track.track_id), picture) for number, track in enumerate(in_sight)
+            self._crop(number, track, wanted.get(track.track_id), shown) for number, track in enumerate(in_sight)
         )
         return Crops(info, detector, crops, is_kept, is_whole=False, picture=shown)
 
     def _follows(self, info: FrameInfo) -> bool:
         return self._info is None or info.captured_at_ns >= self._info.captured_at_ns
 
-    def _to_examine(self, picture: Image) -> list[Box]:
+    def _to_examine(self, size_wh: tuple[int, int]) -> list[Box]:
         assert self._changes is not None
-        whole = frame_box(picture)
+        whole = frame_box(size_wh)
         if self._examined_at_ns is None:
             return [whole]
         known = self._tracker.tracks(_KEY)
@@ -238,14 +241,14 @@ class Watch:
         self._looked_at_ns, self._has_answer = at_ns, False
         return True
 
-    def _wanted(self, tracks: Sequence[Followed], picture: Image) -> dict[str, _Wanted]:
+    def _wanted(self, tracks: Sequence[Followed], shown: Picture) -> dict[str, _Wanted]:
         """The lines of which a crop is to be sent."""
         wanted: dict[str, _Wanted] = {}
         due: dict[str, _Wanted] = {}
         for track in tracks:
             if self._is_coming_in(track):
                 continue
-            view = view_of(cut(picture, track.polygon), track.polygon, is_whole=track.is_whole)
+            view = view_of(cut(shown.array(), track.polygon), track.polygon, is_whole=track.is_whole)
             look = self._album.look(track.track_id, view, self._at_ns())
             if look.is_wanted:
                 wanted[track.track_id] = _Wanted(view.score, look is Look.CHANGED)
@@ -293,16 +296,16 @@ class Watch:
                 return True
         return False
 
-    def _crop(self, number: int, track: Followed, wanted: _Wanted | None, picture: Image) -> Crop:
+    def _crop(self, number: int, track: Followed, wanted: _Wanted | None, shown: Picture) -> Crop:
         assert self._info is not None
         words: tuple[Polygon, ...] = ()
         if wanted is not None and (found := self._words.get(track.track_id)) is not None:
             words = tuple(carry(found.places, found.line, track.polygon))
         line = TextLine(track.polygon, track.score, words)
-        region = to_region(number, line, self._info, picture, track.track_id)
+        region = to_region(number, line, self._info, shown.size_wh(), track.track_id)
         if wanted is None:
             return Crop(region, ())
-        pictures = tuple(map(Picture.from_array, cut_line(picture, track.polygon, words)))
+        pictures = tuple(map(Picture.from_array, cut_line(shown.array(), track.polygon, words)))
         return Crop(region, pictures, wanted.view, wanted.is_changed)
 
 

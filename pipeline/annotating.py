@@ -27,7 +27,7 @@ from ocrstream.config import (
     add_flags,
 )
 from ocrstream.geometry import Polygon
-from ocrstream.picture import Image
+from ocrstream.picture import Image, Picture
 from ocrstream.process import Command, set_up_logging
 from ocrstream.storage.opening import open_documents
 from pipeline.documents import add_filter, filter_of
@@ -108,7 +108,7 @@ class GatePainter:
             at_ms: its time.
             known: where the texts are that were there before: changes that they account for are no news.
         """
-        greys, before = shrink(picture), self._before
+        greys, before = shrink(Picture.from_array(picture)), self._before
         motion = None if before is None else self._motion.estimate(before.small, greys.small)
         self._before = greys
         changes = self._gate.look(greys, motion, round(at_ms * 1e6)).unexplained_by(known)

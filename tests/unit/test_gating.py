@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from detector_consumer.gating import Changes, Gate, GateSettings, Why, draw
 from detector_consumer.motion import MotionEstimator, shrink
-from ocrstream.picture import Image
+from ocrstream.picture import Image, Picture
 
 WIDTH, HEIGHT, FPS = 640, 352, 30
 MARGIN = 64
@@ -88,7 +88,7 @@ class Watcher:
         self.index = 0
 
     def look(self, picture: Image) -> Changes:
-        greys = shrink(picture)
+        greys = shrink(Picture.from_array(picture))
         motion = None if self._before is None else self._estimator.estimate(self._before, greys.small)
         changes = self.gate.look(greys, motion, round(self.index * 1e9 / FPS))
         self._before = greys.small

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from detector_consumer.motion import Grey, Motion, MotionEstimator, evened, remaining_motion, shrink, small_grey
-from ocrstream.picture import Image
+from ocrstream.picture import Image, Picture
 
 SIZE = (426, 240)
 MARGIN = 60
@@ -193,7 +193,7 @@ def test_both_copies_show_the_frame_at_their_factor(
 ) -> None:
     rng = np.random.default_rng(4)
     picture: Image = np.repeat(rng.integers(0, 255, (size[1], size[0], 1)), 3, axis=2).astype(np.uint8)
-    greys = shrink(picture)
+    greys = shrink(Picture.from_array(picture))
     for copy, factor, wanted in (
         (greys.fine, greys.fine_factor, fine),
         (greys.small, greys.small_factor, small),
@@ -202,6 +202,20 @@ def test_both_copies_show_the_frame_at_their_factor(
         whole = picture[: wanted[1] * factor, : wanted[0] * factor, 0].astype(float)
         means = whole.reshape(wanted[1], factor, wanted[0], factor).mean(axis=(1, 3))
         assert np.abs(copy - means).max() <= 1.5
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1280, 720), (1283, 725), (3840, 2160)])
+def test_a_jpeg_is_made_small_without_decoding_all_of_it(size: tuple[int, int]) -> None:
+    scene = cv2.resize(view(UNMOVED), size, interpolation=cv2.INTER_CUBIC)
+    encoded = Picture.from_array(np.repeat(scene[..., None], 3, axis=2).astype(np.uint8), 95).encoded()
+    whole, reduced = Picture.from_encoded(encoded), Picture.from_encoded(encoded)
+    whole.array()
+    expected, greys = shrink(whole), shrink(reduced)
+    assert reduced.reduced_grey(greys.fine_factor) is not None, "it is still not decoded"
+    assert (greys.fine_factor, greys.small_factor) == (expected.fine_factor, expected.small_factor)
+    for copy, wanted in ((greys.fine, expected.fine), (greys.small, expected.small)):
+        assert copy.shape == wanted.shape
+        assert np.abs(copy.astype(int) - wanted).mean() < 1.0
 
 
 def test_a_motion_scales_with_the_pictures() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from ocrstream_test_engines import BlocksDetector, make_picture
@@ -23,10 +24,11 @@ from detector_consumer.watching import (
     TELL_AFTER_S,
     Watch,
 )
+from ocrstream.errors import MalformedRecordError
 from ocrstream.geometry import Box, bounding_box, box_polygon
 from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.models import EngineOptions, TextLine, load_recognizer
-from ocrstream.picture import Image, Picture
+from ocrstream.picture import Image, Picture, encode_jpeg
 from recognizer_consumer.stage import RecognizerStage
 
 FRAME_S = 1 / 30
@@ -362,7 +364,7 @@ def test_a_line_that_reaches_out_of_a_part_is_looked_for_in_the_whole_frame() ->
 
 def test_a_watch_asks_for_the_whole_frame_where_a_line_touches_a_parts_edge() -> None:
     watch = Watch()
-    asked = [watch.see(each.info, each.picture.array()) for each in still(1, 1.1, GATE)]
+    asked = [watch.see(each.info, each.picture) for each in still(1, 1.1, GATE)]
     assert [each is not None for each in asked] == [True, False, False]
     first = asked[0]
     assert first is not None
@@ -370,8 +372,7 @@ def test_a_watch_asks_for_the_whole_frame_where_a_line_touches_a_parts_edge() ->
     assert first.take([[TextLine(box_polygon(*GATE[1]), 0.9)]])
     watch.found(first)
     later = frame(1.5, GATE, EXIT)
-    picture = later.picture.array()
-    examination = watch.see(later.info, picture)
+    examination = watch.see(later.info, later.picture)
     assert examination is not None
     ((left, top, right, bottom),) = examination.parts
     assert left <= EXIT[1][0]
@@ -384,7 +385,7 @@ def test_a_watch_asks_for_the_whole_frame_where_a_line_touches_a_parts_edge() ->
     assert examination.parts == [WHOLE]
     assert examination.take([[TextLine(box_polygon(*place), 0.9) for _, place in (GATE, EXIT)]])
     watch.found(examination)
-    crops = watch.tell(EngineInfo("none", "0" * 12), picture, later.picture)
+    crops = watch.tell(EngineInfo("none", "0" * 12), later.picture)
     assert [crop.region.polygon for crop in crops.crops] == [box_polygon(*GATE[1]), box_polygon(*EXIT[1])]
 
 
@@ -493,13 +494,13 @@ def test_a_late_answer_leaves_the_same_behind_as_an_early_one() -> None:
     def told(answered_at: int) -> Crops:
         watch, engine = Watch(), Watched()
         for number, each in enumerate(frames):
-            examination = watch.see(each.info, each.picture.array())
+            examination = watch.see(each.info, each.picture)
             if examination is not None:
                 asked = examination
             if number == answered_at:
                 assert asked.take(engine.detect(asked.pictures))
                 watch.found(asked)
-        return watch.tell(engine.info, each.picture.array(), each.picture)
+        return watch.tell(engine.info, each.picture)
 
     early, late = (told(answered_at).crops for answered_at in (0, 11))
     assert [crop.region.track_id for crop in early] == [f"{frames[0].info.frame_id}-00{n}" for n in (0, 1)]
@@ -577,3 +578,25 @@ class Now(Later):
         future = super().submit(fn, *args, **kwargs)
         self.work()
         return future
+
+
+def test_a_damaged_picture_takes_nothing_from_the_other_sources() -> None:
+    rig = Rig()
+    good, bad = frame(0.0, GATE), frame(0.0, source_id="yard")
+    bad = replace(bad, picture=Picture.from_encoded(b"\xff\xd8\xff no picture"))
+    with pytest.raises(MalformedRecordError, match="not an image"):
+        rig.stage.handle([good, bad])
+    # As the runner does: record by record.
+    (crops,) = rig.show([good])
+    assert [bounding_box(crop.region.polygon) for crop in crops.crops] == [pytest.approx(GATE[1], abs=1)]
+
+
+def test_an_encoded_frame_is_decoded_as_a_whole_only_where_it_is_looked_at() -> None:
+    rig = Rig()
+    larger = [(each, cv2.resize(each.picture.array(), None, fx=2, fy=2)) for each in still(0.0, 1.0, GATE)]
+    shown = [replace(each, picture=Picture.from_encoded(encode_jpeg(array.astype(np.uint8)))) for each, array in larger]
+    told = rig.show(shown)
+    whole = [each.picture.reduced_grey(2) is None for each in shown]
+    assert whole[0], "the detector looked at it"
+    assert 1 < sum(whole) < len(shown) / 2
+    assert all(is_whole for is_whole, crops in zip(whole, told, strict=True) if any(c.pictures for c in crops.crops))
