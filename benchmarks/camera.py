@@ -2,7 +2,7 @@
 
 A process of its own sends the clip's packets as they are (MPEG-TS over TCP, nothing is encoded), as an IP camera would;
 the pipeline takes them like any address of a camera, decoder process included. A frame's delay begins when the decoder
-has it, and ends when a search finds it (`benchmarks.latency.Onlooker`). A document is made only of frames that show
+has it, and ends when a search finds it (`benchmarks.onlooker`). A document is made only of frames that show
 something new, and of one every so often; those are measured. What the detector finds in a frame is told of a later one,
 so the time that its engine takes is not in this delay: a new text is found by so much later than it comes into view.
 """
@@ -20,16 +20,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 
+from benchmarks.distributed import watch_distributed
 from benchmarks.environment import ROOT
-from benchmarks.latency import Onlooker
-from benchmarks.recording import percentiles
+from benchmarks.onlooker import Onlooker, frame_rates
 from ocrstream.config import Configuration
 from ocrstream.metrics import Metrics
 from ocrstream.storage.embedded import EmbeddedStore
@@ -85,44 +86,68 @@ def send(video: Path, port: int) -> None:
             out.mux_one(packet)
 
 
-def measure_live(video: Path, seconds: float) -> dict[str, Any]:
-    """Read a clip as a camera for a while.
+def measure_live(videos: Sequence[Path], seconds: float, *, distributed: bool = False) -> dict[str, Any]:
+    """Read clips as so many cameras for a while.
+
+    Args:
+        videos: the cameras' clips.
+        seconds: how long.
+        distributed: over Kafka and Elasticsearch, see `benchmarks.distributed`; else in this process.
 
     Raises:
         RuntimeError: no frame was stored, or one that was stored was never found.
     """
+    with ExitStack() as stack:
+        sources = [
+            f"camera-{number}=tcp://127.0.0.1:{stack.enter_context(_camera(video))}"
+            for number, video in enumerate(videos, 1)
+        ]
+        if distributed:
+            return watch_distributed(sources, seconds)
+        return _watch(sources, seconds)
+
+
+@contextlib.contextmanager
+def _camera(video: Path) -> Iterator[int]:
+    """A camera that waits at a port of this machine."""
     port = _free_port()
-    camera = subprocess.Popen([sys.executable, "-m", "benchmarks.camera", str(video), str(port)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.camera", str(video), str(port)], cwd=ROOT)
     try:
         _wait_for("the camera does not start", lambda: _is_listened_to(port))
-        return _watch(f"camera=tcp://127.0.0.1:{port}", seconds)
+        yield port
     finally:
-        camera.kill()
-        camera.wait()
+        process.kill()
+        process.wait()
 
 
-def _watch(address: str, seconds: float) -> dict[str, Any]:
+def _watch(sources: Sequence[str], seconds: float) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="ocrstream-camera-") as folder,
         contextlib.closing(EmbeddedStore(folder)) as store,
         contextlib.closing(EmbeddedStore(folder)) as reader,
     ):
         store.check()
-        onlooker = Onlooker(reader)
+        onlooker = Onlooker(reader, [source.partition("=")[0] for source in sources])
         configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": folder})
-        with Run(configuration, [address], store, StatusLine(io.StringIO())) as run:
+        with Run(configuration, list(sources), store, StatusLine(io.StringIO())) as run:
             stop = _Stop(run.metrics, seconds)
             children_s = _children_s()
             onlooker.start()
             stop.start()
             run.run()
             onlooker.stop()
-        # The decoder lives no longer than the seconds that are measured, but for its start and its end.
+        # The decoders live no longer than the seconds that are measured, but for their start and their end.
         spent_s = stop.cpu_s + _children_s() - children_s - onlooker.cpu_s
         stored = sum(summary.frames for summary in reader.sources())
-    if stored != len(onlooker.found_at_ns) or not stored:
+    if stored != len(onlooker.found_at_ns):
         raise RuntimeError(f"{len(onlooker.found_at_ns)} of {stored} stored frames were found: {run.metrics.counts()}")
-    return {"seconds": seconds, **_figures(onlooker, stop.counts, seconds), "cpu_s_per_s": round(spent_s / seconds, 3)}
+    return {
+        "cameras": len(sources),
+        "seconds": seconds,
+        **frame_rates(stop.counts, seconds),
+        **onlooker.figures(),
+        "cpu_s_per_s": round(spent_s / seconds, 3),
+    }
 
 
 class _Stop(threading.Thread):
@@ -149,25 +174,6 @@ class _Stop(threading.Thread):
             self.cpu_s = time.process_time() - before_s
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _figures(onlooker: Onlooker, counts: dict[str, int], seconds: float) -> dict[str, Any]:
-    dropped = {name: count for name, count in counts.items() if name.endswith(".dropped")}
-    came = counts.get("producer.frames", 0) + dropped.get("producer.dropped", 0)
-    delays_s = [
-        (onlooker.found_at_ns[frame_id] - captured_ns) / 1e9
-        for frame_id, captured_ns in sorted(onlooker.captured_at_ns.items(), key=lambda item: item[1])
-    ]
-    return {
-        "frames_in": came,
-        "frames_in_per_s": round(came / seconds, 2),
-        "frames_seen_per_s": round((came - sum(dropped.values())) / seconds, 2),
-        "frames_dropped": sum(dropped.values()),
-        "dropped_by": {name.removesuffix(".dropped"): count for name, count in dropped.items()},
-        "documents": len(delays_s),
-        "delay_s": percentiles(delays_s),
-        "delay_of_last_third_s": percentiles(delays_s[len(delays_s) * 2 // 3 :]),
-    }
 
 
 def _children_s() -> float:

@@ -41,13 +41,13 @@ from typing import Any, TypeVar
 import av
 
 from benchmarks.environment import ROOT, environment
+from benchmarks.onlooker import Onlooker
 from benchmarks.recording import add_save_flag, conclude, median_ratio, percentiles
 from ocrstream.config import Configuration, ProducerSettings
 from ocrstream.messages import Texts
 from ocrstream.metrics import Metrics
 from ocrstream.models.ppocr import PpocrDetector, PpocrRecognizer
-from ocrstream.query import parse
-from ocrstream.storage import DocumentStore, Filter, WriteReport
+from ocrstream.storage import WriteReport
 from ocrstream.storage.embedded import EmbeddedStore
 from ocrstream.storage.opening import open_frames
 from ocrstream.transport.memory import MemoryTransport
@@ -67,58 +67,8 @@ AS_THE_LOOP = {
 
 R = TypeVar("R")
 
-LOOK_EVERY_S = 0.02
-"""How often the store is asked; a delay can be too long by this and the time of one search."""
-
-PAGE = 1000
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 END_TIMEOUT_S = 300.0
-
-
-class Onlooker(threading.Thread):
-    """Searches a store for frames that it has not seen, and notes when each was found.
-
-    Attributes:
-        found_at_ns: frame id -> when a search found it.
-        captured_at_ns: frame id -> its capture time.
-        looked_s: how long it has looked in all.
-        cpu_s: what looking has cost, to be left out of the pipeline's account.
-    """
-
-    def __init__(self, store: DocumentStore) -> None:
-        super().__init__(name="onlooker", daemon=True)
-        self._store = store
-        self._done = threading.Event()
-        self.found_at_ns: dict[str, int] = {}
-        self.captured_at_ns: dict[str, int] = {}
-        self.looked_s = 0.0
-        self.cpu_s = 0.0
-        self.cpu_by_thread = _CpuByThread()
-
-    def run(self) -> None:
-        """Look until told to stop, and once more."""
-        began_s = time.perf_counter()
-        while not self._done.wait(LOOK_EVERY_S):
-            self._look()
-        self._look()
-        self.looked_s = time.perf_counter() - began_s
-        self.cpu_s = time.thread_time()
-
-    def stop(self) -> None:
-        """Look a last time and end."""
-        self._done.set()
-        self.join()
-
-    def _look(self) -> None:
-        # One source, read in the order of its capture times: what is new is later than all that is known.
-        since_ns = max(self.captured_at_ns.values(), default=-1) + 1
-        page = self._store.search(parse(""), Filter(since_ns=since_ns), limit=PAGE, newest_first=True)
-        now_ns = time.time_ns()
-        for hit in page.hits:
-            info = hit.texts.info
-            self.found_at_ns[info.frame_id] = now_ns
-            self.captured_at_ns[info.frame_id] = info.captured_at_ns
-        self.cpu_by_thread.look()
 
 
 class _CpuByThread:
@@ -241,7 +191,8 @@ def run_pipeline(clip: Path, frames: int) -> dict[str, Any]:
         metrics = Metrics()
         with inference.loading():
             embedded = _load(folder, store, metrics)
-        onlooker = Onlooker(reader)
+        threads = _CpuByThread()
+        onlooker = Onlooker(reader, meanwhile=threads.look)
         before = Spent.by_now(inference)
         _run_to_its_end(embedded, clip, metrics, onlooker)
         spent = Spent.by_now(inference) - before
@@ -261,7 +212,7 @@ def run_pipeline(clip: Path, frames: int) -> dict[str, Any]:
         "wall_s_in_calls": {name: round(wall_s, 2) for name, wall_s in inference.wall_s.items()},
         "pipeline_cpu_s_by_thread": {
             "video decoder (a process)": round(spent.children_s, 2),
-            **_by_thread(onlooker, inference),
+            **_by_thread(threads, onlooker.name, inference),
         },
     }
 
@@ -309,14 +260,14 @@ class Spent:
         )
 
 
-def _by_thread(onlooker: Onlooker, inference: Inference) -> dict[str, float]:
+def _by_thread(threads: _CpuByThread, without: str, inference: Inference) -> dict[str, float]:
     """Where the pipeline's own processor time goes, in steps of 10 ms."""
-    seconds = onlooker.cpu_by_thread.seconds(without=inference.own_threads)
+    seconds = threads.seconds(without=inference.own_threads)
     for name, in_calls_s in inference.in_calls_s.items():
         for thread in seconds:
             if thread.startswith(f"{name}-handler"):
                 seconds[thread] -= in_calls_s
-    return {name: round(max(cpu_s, 0.0), 2) for name, cpu_s in seconds.items() if name != onlooker.name}
+    return {name: round(max(cpu_s, 0.0), 2) for name, cpu_s in seconds.items() if name != without}
 
 
 def run_loop(clip: Path, read: Callable[[Any], list[Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Videos with exact labels, read by this program with and without its parts, and by RapidOCR frame by frame.
 
     python -m benchmarks.realtime CLIPS_DIR [--kinds still …] [--systems ocrstream …] [--every N] [--words] [--save]
-    python -m benchmarks.realtime CLIPS_DIR --live SECONDS [--kinds still …] [--save]
+    python -m benchmarks.realtime CLIPS_DIR --live SECONDS [--cameras N] [--distributed] [--kinds still …] [--save]
 
 CLIPS_DIR holds what `benchmarks.clips` makes. What is measured of texts: `benchmarks.pairs`. Beside that, frames a
 second, and processor seconds for a second of video: this process and its video decoder, from the first frame to the
@@ -16,7 +16,8 @@ rapidocr-nth   on every Nth frame, which holds until the next; without ``--every
                the processor time that ``ocrstream`` took of the clip
 ============== ======================================================================================
 
-``--live`` plays each clip in a loop, as a camera does, see `benchmarks.camera`.
+``--live`` plays each clip in a loop, as a camera does, see `benchmarks.camera`; with ``--cameras N`` so many at once,
+which take the clips in turn; with ``--distributed`` through Kafka and Elasticsearch.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -273,11 +275,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="only these systems")
     parser.add_argument("--every", type=int, metavar="N", help="rapidocr-nth: reads every Nth frame")
     parser.add_argument("--live", type=float, metavar="SECONDS", help="each clip as a camera, for so long")
+    parser.add_argument("--cameras", type=int, metavar="N", help="with --live: so many cameras at once")
+    parser.add_argument("--distributed", action="store_true", help="with --live: over Kafka and Elasticsearch")
     parser.add_argument("--words", action="store_true", help="print what was missed and wrong most often; never kept")
     add_save_flag(parser)
     options = parser.parse_args(argv)
     if options.every is not None and options.every < 1:
         parser.error("--every is a number of frames, 1 or more")
+    if options.live is None and (options.cameras is not None or options.distributed):
+        parser.error("--cameras and --distributed go with --live SECONDS")
+    if options.cameras is not None and options.cameras < 1:
+        parser.error("--cameras is a number of cameras, 1 or more")
     # Its budget is what ocrstream took, which therefore comes first.
     systems = [system for system in SYSTEMS if system in options.systems]
     if "rapidocr-nth" in systems and options.every is None and "ocrstream" not in systems:
@@ -290,13 +298,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures: dict[str, Any]
     try:
         if options.live is not None:
-            figures = {video.stem: measure_live(video, options.live) for video in videos}
+            watched = {video.stem: [video] for video in videos}
+            if options.cameras is not None:
+                watched = {"together": list(islice(cycle(videos), options.cameras))}
+            figures = {
+                name: measure_live(of, options.live, distributed=options.distributed) for name, of in watched.items()
+            }
         else:
             print(HEAD)
             figures = Contest(systems, options.every, shows_words=options.words).run(videos)
     except OcrstreamError as error:
         sys.exit(str(error))
     name = "realtime" if options.live is None else "realtime-live"
+    if options.distributed:
+        name = "realtime-distributed"
     conclude(name, circumstances, figures, save=options.save)
     return 0
 

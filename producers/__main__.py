@@ -10,7 +10,7 @@ import threading
 from ocrstream.config import Configuration, KafkaSettings, ProducerSettings, add_flags
 from ocrstream.errors import OcrstreamError
 from ocrstream.metrics import Metrics
-from ocrstream.process import Command, kafka_transport, run_as_program, stop_on_signals
+from ocrstream.process import Command, kafka_transport, log_counts, run_as_program, stop_on_signals
 from producers.sources import SOURCES_HELP, open_sources
 from producers.stage import Producer
 
@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         for thread in threads:
             thread.join()
     log.info("%d frames sent", metrics.count("producer.frames"))
+    log_counts(metrics)
     return 1 if failed else 0
 
 

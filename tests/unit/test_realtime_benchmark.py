@@ -244,6 +244,9 @@ def test_clips_are_found_by_kind_where_they_have_labels(tmp_path: Path) -> None:
     [
         (["--every", "0"], "1 or more"),
         (["--systems", "rapidocr-nth"], "name that among the systems too, or give --every"),
+        (["--cameras", "2"], "go with --live SECONDS"),
+        (["--distributed"], "go with --live SECONDS"),
+        (["--live", "1", "--cameras", "0"], "1 or more"),
         (["--kinds", "pan"], "no labelled clip of pan"),
     ],
 )
