@@ -117,6 +117,7 @@ class ElasticsearchSettings:
     prefix: str = setting("ocr", "first part of the index names: PREFIX-frames-YYYY.MM.DD")
     shards: int = setting(1, "primary shards of each daily index", lowest=1)
     replicas: int = setting(0, "copies of each shard", lowest=0)
+    refresh_ms: int = setting(250, "how soon what was written can be searched, in milliseconds", lowest=50)
     timeout_s: float = setting(30.0, "how long a request may take, in seconds", lowest=0.1)
 
 

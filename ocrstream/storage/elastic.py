@@ -88,12 +88,20 @@ class ElasticStore:
                 )
             for family in layout.FAMILIES:
                 template = layout.index_template(
-                    self._prefix, family, shards=self._settings.shards, replicas=self._settings.replicas
+                    self._prefix,
+                    family,
+                    shards=self._settings.shards,
+                    replicas=self._settings.replicas,
+                    refresh_ms=self._settings.refresh_ms,
                 )
                 self._server.client.indices.put_index_template(name=f"{self._prefix}-{family}", **template)
-                # Indices that an earlier version of this program has made lack the newer fields.
+                # Indices that are there already may lack newer fields, or have been made under other settings.
+                there = f"{self._prefix}-{family}-*"
                 self._server.client.indices.put_mapping(
-                    index=f"{self._prefix}-{family}-*", properties=layout.MAPPINGS[family], allow_no_indices=True
+                    index=there, properties=layout.MAPPINGS[family], allow_no_indices=True
+                )
+                self._server.client.indices.put_settings(
+                    index=there, settings=layout.refreshed(self._settings.refresh_ms), allow_no_indices=True
                 )
         self._ready = True
 

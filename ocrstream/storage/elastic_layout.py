@@ -112,8 +112,16 @@ def mapping(family: str) -> dict[str, Any]:
     return {"dynamic": "strict", "_source": {"excludes": ["folded"]}, "properties": MAPPINGS[family]}
 
 
-def index_template(prefix: str, family: str, *, shards: int, replicas: int) -> dict[str, Any]:
-    """The composable index template of a family's daily indices."""
+def index_template(prefix: str, family: str, *, shards: int, replicas: int, refresh_ms: int) -> dict[str, Any]:
+    """The composable index template of a family's daily indices.
+
+    Args:
+        prefix: the names' first part.
+        family: which documents.
+        shards: primary shards of each index.
+        replicas: copies of each shard.
+        refresh_ms: after so long what was written can be searched.
+    """
     return {
         "index_patterns": [f"{prefix}-{family}-*"],
         "priority": TEMPLATE_PRIORITY,
@@ -121,12 +129,16 @@ def index_template(prefix: str, family: str, *, shards: int, replicas: int) -> d
             "settings": {
                 "number_of_shards": shards,
                 "number_of_replicas": replicas,
-                # Stated, so that an index nobody has searched for a while is refreshed all the same.
-                "refresh_interval": "1s",
+                **refreshed(refresh_ms),
             },
             "mappings": mapping(family),
         },
     }
+
+
+def refreshed(every_ms: int) -> dict[str, str]:
+    """The index setting that lets what was written be found so soon, also where nobody has searched for a while."""
+    return {"index.refresh_interval": f"{every_ms}ms"}
 
 
 def index_name(prefix: str, family: str, time_ns: int) -> str:

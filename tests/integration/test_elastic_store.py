@@ -82,6 +82,20 @@ def test_what_is_written_becomes_visible_by_itself(store: ElasticStore) -> None:
     assert found(store, "gate") == ["f1"]
 
 
+def test_how_soon_documents_can_be_found_holds_for_indices_that_are_there_already(
+    elasticsearch_url: str, store: ElasticStore, client: elasticsearch.Elasticsearch, prefix: str
+) -> None:
+    def intervals() -> set[str]:
+        shown = client.indices.get_settings(index=f"{prefix}-*").values()
+        return {each["settings"]["index"]["refresh_interval"] for each in shown}
+
+    store.write([frame("f1", "gate")])
+    assert intervals() == {"250ms"}
+    with closing(ElasticStore(ElasticsearchSettings(url=elasticsearch_url, prefix=prefix, refresh_ms=80))) as other:
+        other.check()
+    assert intervals() == {"80ms"}
+
+
 def test_documents_lie_in_daily_indices_under_ids_of_their_own(
     store: ElasticStore, client: elasticsearch.Elasticsearch, prefix: str
 ) -> None:
