@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer.gating import Changes
 from detector_consumer.masks import is_masked
 from ocrstream.by_source import Zone
-from ocrstream.geometry import Box, Polygon, bounding_box, to_polygon
+from ocrstream.geometry import Box, Polygon, bounding_box, polygon_size_wh, to_polygon
 from ocrstream.models import TextLine
 from ocrstream.picture import Image
 
@@ -29,6 +30,12 @@ MOST_PARTS = 3
 
 BORDER_PX = 3.0
 
+SMALL_PX, LARGE_PX = 12.0, 96.0
+LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
+"""A part whose lowest known line is lower than the one is enlarged, and made smaller where that is higher than the
+other, as far as to this height and by these factors: small text is found more surely, and large text costs less. It is
+made no smaller than that: what comes up beside a large sign may be small."""
+
 
 class Examination:
     """Parts of one frame, and what the detector finds in them.
@@ -37,16 +44,21 @@ class Examination:
         picture: the frame's, ``(H, W, 3) uint8 BGR``.
         parts: in its pixels.
         masks: lines whose middle lies in one are left out.
+        known: the lines in sight; how high they are says how large their part has to be seen.
 
     Attributes:
         lines: what was found, in the picture's pixels.
     """
 
-    def __init__(self, picture: Image, parts: Sequence[Box], masks: Sequence[Zone] = ()) -> None:
+    def __init__(
+        self, picture: Image, parts: Sequence[Box], masks: Sequence[Zone] = (), known: Sequence[Polygon] = ()
+    ) -> None:
         self.lines: list[TextLine] = []
         self._picture = picture
+        self._size_wh = (picture.shape[1], picture.shape[0])
         self._parts = list(parts)
         self._masks = masks
+        self._known = [(bounding_box(polygon), polygon_size_wh(polygon)[1]) for polygon in known]
 
     @property
     def parts(self) -> list[Box]:
@@ -55,23 +67,43 @@ class Examination:
 
     @property
     def pictures(self) -> list[Image]:
-        """The pixels of these parts."""
-        return [self._picture[round(y0) : round(y1), round(x0) : round(x1)] for x0, y0, x1, y1 in self._parts]
+        """The pixels of these parts, as large as their text wants to be seen."""
+        return [self._seen(part) for part in self._parts]
+
+    def _seen(self, part: Box) -> Image:
+        x0, y0, x1, y1 = map(round, part)
+        pixels, factor = self._picture[y0:y1, x0:x1], self._factor(part)
+        if factor == 1.0:
+            return pixels
+        way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        seen = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=way)
+        return seen.astype(np.uint8, copy=False)
+
+    def _factor(self, part: Box) -> float:
+        """How many times as large as in the frame a part is looked at; a whole frame may show anything."""
+        height_px = min((height for box, height in self._known if _touch(box, part)), default=SMALL_PX)
+        if part == frame_box(self._size_wh) or SMALL_PX <= height_px <= LARGE_PX:
+            return 1.0
+        wanted_px = SMALL_PX if height_px < SMALL_PX else LARGE_PX
+        return min(max(wanted_px / max(height_px, 1.0), LEAST_FACTOR), MOST_FACTOR)
 
     def take(self, found: Sequence[Sequence[TextLine]]) -> bool:
         """Take note of what the detector found.
 
         Args:
-            found: of each part, in the part's pixels.
+            found: of each of the `pictures`, in its pixels.
 
         Returns:
             Whether that was enough: where a line reaches beyond a part, the whole frame has to be looked at, which is
             the one part that is left then.
         """
-        lines = [_moved(line, part[0], part[1]) for part, mine in zip(self._parts, found, strict=True) for line in mine]
-        size_wh = (self._picture.shape[1], self._picture.shape[0])
-        lines = [line for line in lines if not is_masked(line.polygon, self._masks, size_wh)]
-        whole = frame_box(size_wh)
+        lines = [
+            _placed(line, part, self._factor(part))
+            for part, mine in zip(self._parts, found, strict=True)
+            for line in mine
+        ]
+        lines = [line for line in lines if not is_masked(line.polygon, self._masks, self._size_wh)]
+        whole = frame_box(self._size_wh)
         if self._parts != [whole] and any(_reaches_out(line.polygon, self._parts, whole) for line in lines):
             self._parts = [whole]
             return False
@@ -121,13 +153,13 @@ def frame_box(size_wh: tuple[int, int]) -> Box:
     return 0.0, 0.0, float(size_wh[0]), float(size_wh[1])
 
 
-def _moved(line: TextLine, x: float, y: float) -> TextLine:
-    """A line of a part, in the frame."""
+def _placed(line: TextLine, part: Box, factor: float) -> TextLine:
+    """A line of a part that was looked at so many times as large, in the frame."""
 
-    def by(polygon: Polygon) -> Polygon:
-        return to_polygon(np.array(polygon, dtype=np.float64) + np.array((x, y)))
+    def in_frame(polygon: Polygon) -> Polygon:
+        return to_polygon(np.array(polygon, dtype=np.float64) / factor + np.round(part[:2]))
 
-    return TextLine(by(line.polygon), line.score, tuple(map(by, line.words)))
+    return TextLine(in_frame(line.polygon), line.score, tuple(map(in_frame, line.words)))
 
 
 def _reaches_out(polygon: Polygon, parts: Sequence[Box], whole: Box) -> bool:

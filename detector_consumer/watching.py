@@ -130,7 +130,8 @@ class Watch:
         if self._asked is not None:
             self._asked.since.append(step)
         elif may_ask and (parts := self._to_examine(shown.size_wh())):
-            return self._ask(Examination(shown.array(), parts, self._masks))
+            in_sight = [track.polygon for track in known if track.is_visible]
+            return self._ask(Examination(shown.array(), parts, self._masks, in_sight))
         return None
 
     def found(self, examination: Examination) -> None:
