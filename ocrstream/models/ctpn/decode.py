@@ -21,9 +21,6 @@ Array = NDArray[np.float64]
 END_WINDOW = 1.0
 """Slices at most this many text heights from a component's end have a say in where the word ends."""
 
-SLOPE_PRIOR = 1.0
-"""Weight of the slices' own slope against the fitted line's, as if it had been measured over one text height."""
-
 
 @dataclass(frozen=True, slots=True)
 class DecodeRule:
@@ -33,11 +30,14 @@ class DecodeRule:
         cell_score: a cell is text above this.
         word_score: a word counts from this mean of its cells' scores on.
         min_height_px: words lower than this in the network's input are noise.
+        slope_prior: weight of the slices' own slope against the fitted line's, as if it had been measured over so many
+            text heights.
     """
 
     cell_score: float = 0.5
     word_score: float = 0.7
     min_height_px: float = 4.0
+    slope_prior: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def decode(output: NDArray[np.float32], rule: DecodeRule | None = None) -> Words
 
     middle, height = y + (bottom - top) / 2, top + bottom
     mean_x, mean_y, mean_height = cells.mean(x), cells.mean(middle), cells.mean(height)
-    slope = _slope(cells, x - mean_x[component], middle - mean_y[component], raw[5], mean_height)
+    slope = _slope(cells, x - mean_x[component], middle - mean_y[component], raw[5], rule.slope_prior * mean_height**2)
     window = END_WINDOW * mean_height[component]
     at_left = x <= (cells.smallest(x))[component] + window
     at_right = x >= (cells.largest(x))[component] - window
@@ -112,7 +112,7 @@ class _Cells:
         return -self.smallest(-values)
 
 
-def _slope(cells: _Cells, x: Array, y: Array, slope: Array, height: Array) -> Array:
+def _slope(cells: _Cells, x: Array, y: Array, slope: Array, prior: Array) -> Array:
     """Least squares through the middles, drawn to the mean of the slices' own slopes where a word is short.
 
     Args:
@@ -120,9 +120,9 @@ def _slope(cells: _Cells, x: Array, y: Array, slope: Array, height: Array) -> Ar
         x: cells' positions from their component's middle, in pixels.
         y: likewise.
         slope: each cell's own.
-        height: each component's, in pixels.
+        prior: how much each component's mean of these weighs, in square pixels.
     """
-    prior = SLOPE_PRIOR * height**2 * cells.total(cells.weight)
+    prior = prior * cells.total(cells.weight)
     fitted = cells.total(x * y * cells.weight) + prior * cells.mean(slope)
     return fitted / (cells.total(x * x * cells.weight) + prior)
 
