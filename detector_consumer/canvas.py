@@ -72,6 +72,11 @@ class Canvas:
         self._tile_layers.append((layer, fill))
         return layer
 
+    def leave_out(self, polygons: Sequence[Points]) -> None:
+        """Show others of the frame's pixels from now on."""
+        self._left_out = polygons
+        self._place_at(self._place, moving=self.has_moved)
+
     @property
     def has_moved(self) -> bool:
         """Whether the frame has had another place than its first."""

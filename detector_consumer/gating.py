@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer.canvas import TILE_PX, Canvas
-from detector_consumer.motion import Grey, Greys, Motion, evened, remaining_motion
+from detector_consumer.motion import Grey, Greys, Motion, Points, evened, remaining_motion
+from ocrstream.by_source import Zone
 from ocrstream.geometry import Box, Point
 from ocrstream.picture import Image
 
@@ -51,7 +52,7 @@ class GateSettings:
     """
 
     examine_every_s: float = EXAMINE_EVERY_S
-    masks: tuple[tuple[Point, ...], ...] = ()
+    masks: tuple[Zone, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +117,7 @@ class Gate:
 
     def __init__(self, settings: GateSettings | None = None) -> None:
         self._settings = settings or GateSettings()
+        self._overlays: tuple[Zone, ...] = ()
         self._memory: _Memory | None = None
         self._shape_hw = (0, 0)
         self._looked_at_ns = 0
@@ -132,13 +134,27 @@ class Gate:
         memory, fine = self._memory, greys.fine
         height, width = shape_hw = (fine.shape[0], fine.shape[1])
         if memory is None or motion is None or now_ns < self._looked_at_ns or shape_hw != self._shape_hw:
-            left_out = [np.array(mask) * [width, height] - 0.5 for mask in self._settings.masks]
-            memory, motion = _Memory(Canvas(shape_hw, left_out)), Motion.none()
+            memory, motion = _Memory(Canvas(shape_hw, self._left_out(shape_hw))), Motion.none()
             self._shape_hw = shape_hw
         self._memory, self._looked_at_ns = memory, now_ns
         memory.see(evened(fine), motion.scaled(greys.small_factor / greys.fine_factor))
         why = memory.judge(now_ns, self._settings.examine_every_s)
         return Changes(why, TILE_PX * greys.fine_factor, (width * greys.fine_factor, height * greys.fine_factor))
+
+    def leave_out(self, overlays: Sequence[Zone]) -> None:
+        """Look at these zones no more, as at the masks; at those of the last call again."""
+        self._overlays = tuple(overlays)
+        if self._memory is not None:
+            self._memory.leave_out(self._left_out(self._shape_hw))
+
+    @property
+    def left_out(self) -> tuple[Zone, ...]:
+        """The zones that are not looked at: the masks and what `leave_out` was last called with."""
+        return (*self._settings.masks, *self._overlays)
+
+    def _left_out(self, shape_hw: tuple[int, int]) -> list[Points]:
+        """The same in pixels of the fine copy."""
+        return [np.array(zone) * shape_hw[::-1] - 0.5 for zone in self.left_out]
 
     def examined(self, tiles: Tiles | None = None) -> None:
         """Take note that the detector has seen tiles of the frame looked at last; all of them by default.
@@ -151,15 +167,16 @@ class Gate:
         self._memory.examine(tiles, self._looked_at_ns)
 
 
-def draw(picture: Image, changes: Changes) -> Image:
+def draw(picture: Image, changes: Changes, left_out: Sequence[Zone] = ()) -> Image:
     """A copy of a frame with a gate's decisions painted over it.
 
     Quiet tiles are dimmed; the others have a frame: red where something changed, blue where something is new, yellow
-    where they are due.
+    where they are due. What is left out has a grey one.
 
     Args:
         picture: ``(H, W, 3) uint8 BGR``, the frame.
         changes: what was decided on it.
+        left_out: zones that are not looked at.
     """
     height, width = picture.shape[:2]
     side = changes.tile_px
@@ -171,10 +188,14 @@ def draw(picture: Image, changes: Changes) -> Image:
         corner = (int(column) * side + 1, int(row) * side + 1)
         opposite = (min(corner[0] + side, width) - 2, min(corner[1] + side, height) - 2)
         cv2.rectangle(painted, corner, opposite, _COLOURS[Why(changes.why[row, column])], max(1, side // 24))
+    for zone in left_out:
+        corners = np.round(np.array(zone) * [width - 1, height - 1]).astype(np.int32)
+        cv2.polylines(painted, [corners], True, _LEFT_OUT, max(1, side // 24))
     return painted
 
 
 _COLOURS = {Why.DUE: (0, 220, 255), Why.NEW: (255, 140, 0), Why.CHANGED: (40, 40, 255)}
+_LEFT_OUT = (150, 150, 150)
 
 # Differences are in steps of `evened`: 32 is once the contrast around. A pixel may differ by a share of the contrast
 # to its neighbours; a tile has changed where one pixel differs by more than that and the tile's limit, which is so many
@@ -230,6 +251,11 @@ class _Memory:
         self._looks = self._looks_since_aligned = self._last_pose = 0
         self._speed_px = 0.0
         self._last_compared: _Compared | None = None
+
+    def leave_out(self, polygons: Sequence[Points]) -> None:
+        """Show others of the frame's pixels from the next frame on."""
+        self._canvas.leave_out(polygons)
+        self._last_compared = None
 
     def see(self, even: Grey, motion: Motion) -> None:
         """Lay a frame over the scene."""

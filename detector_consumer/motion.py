@@ -189,6 +189,11 @@ class Motion:
         moved: Points = points @ self.matrix[:, :2].T + self.matrix[:, 2]
         return moved
 
+    def then(self, later: Motion) -> Self:
+        """This motion and, after it, another one."""
+        turn, shift = later.matrix[:, :2], later.matrix[:, 2]
+        return type(self)(np.column_stack([turn @ self.matrix[:, :2], turn @ self.matrix[:, 2] + shift]))
+
     def scaled(self, factor: float) -> Self:
         """The same motion in pictures whose sides are so many times as long."""
         turn, shift = self.matrix[:, :2], self.matrix[:, 2]

@@ -54,6 +54,7 @@ def build(
         lambda name: load_detector(name, options),
         reads_all=reads_all,
         masks=settings.masks,
+        leaves_out_overlays=settings.overlays == "leave-out",
         is_idle=is_idle,
         aside=ThreadPoolExecutor(max_workers=1, thread_name_prefix="detector-engine"),
     )
@@ -87,6 +88,7 @@ class DetectorStage:
         load: gives the detector of a name; called once a name.
         reads_all: whether videos and cameras are looked at in the same way as images.
         masks: zones in which nothing is read; lines whose middle lies in one are left out.
+        leaves_out_overlays: whether what a moving camera writes into its picture is learned, and left out likewise.
         is_idle: whether what was found so far has been read; until then, lines of live sources are only followed.
         clock: seconds, to keep the detector's share of a live source's time.
         aside: where the detector looks at frames of live sources while the next ones are followed: one thread, or
@@ -103,6 +105,7 @@ class DetectorStage:
         *,
         reads_all: bool = False,
         masks: BySource[Zone] = (),
+        leaves_out_overlays: bool = False,
         is_idle: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         aside: Executor | None = None,
@@ -110,6 +113,7 @@ class DetectorStage:
         self._detectors = Engines(engine, load)
         self._reads_all = reads_all
         self._masks = masks
+        self._leaves_out_overlays = leaves_out_overlays
         self._is_idle = is_idle
         self._clock = clock
         self._aside = aside
@@ -235,13 +239,17 @@ class DetectorStage:
     def _watch(self, info: FrameInfo) -> Watch:
         key = info.key, info.generation
         # The one that was used last stands last.
-        watch = self._watches.pop(key, None) or Watch(GateSettings(masks=of_source(self._masks, info.source_id)))
+        watch = self._watches.pop(key, None) or self._new_watch(info)
         self._watches[key] = watch
         if len(self._watches) > MOST_WATCHES:
             oldest = next(iter(self._watches))
             del self._watches[oldest]
             self._last.pop(oldest, None)
         return watch
+
+    def _new_watch(self, info: FrameInfo) -> Watch:
+        masks = of_source(self._masks, info.source_id)
+        return Watch(GateSettings(masks=masks), leaves_out_overlays=self._leaves_out_overlays)
 
     def _crops(self, frame: Frame, detector: Detector, lines: list[TextLine]) -> Crops:
         masks = of_source(self._masks, frame.info.source_id)

@@ -27,33 +27,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
-from detector_consumer.flow import Corners, Grey, Patches
+from detector_consumer.flow import Grey, Patches
 from detector_consumer.matching import Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
+from detector_consumer.stepping import STEADY_PX, STILL_FIT, SURE_FIT, VISIBLE_FIT, Step
 from ocrstream.geometry import Polygon, polygon_of, polygon_size_wh, to_polygon
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
 
 Key = tuple[str, int]
 """A source (or its segment) and the generation of its frames."""
 
-STILL_FIT = 0.97
-"""A line that looks like this where it was expected is there; its points need not be asked."""
-VISIBLE_FIT = 0.5
-"""Below this likeness something is in front of a line, or it has gone."""
-SURE_FIT = 0.8
-"""Above this likeness it is the detector that missed the line."""
 SAME_FIT = 0.9
 """Above this likeness nothing of a line has changed."""
 STRANGER_FIT = 0.25
 """Below this likeness a line that is found nearby is another one."""
-
-MIN_SUPPORT = 0.4
-DRIFT_PX = (1.0, 1.0, 0.5)
-"""A line that does not look like itself is looked for around where it should be in such steps; in small pixels."""
-ALIKE = 0.02
-"""A difference in likeness that means nothing."""
-STEADY_PX = 0.1
-"""A speed of less than this a frame is noise; in small pixels."""
 
 SAME_PLACE_IOU = 0.7
 MAX_TREMBLE = 0.5
@@ -105,6 +92,8 @@ class _Track:
     speed_px_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     """Its own, beside the camera's."""
     is_speed_known: bool = False
+    rests: bool = False
+    """Whether it stays where it is in the frame while the camera moves, as a date does that is written into it."""
     reference: Patches | None = None
     moved_px: float = 0.0
     fit: float = 1.0
@@ -238,6 +227,14 @@ class Tracker:
         _remember(news, source)
         return _followed(tracks, source)
 
+    def forget(self, key: Key, is_left_out: Callable[[Polygon], bool]) -> None:
+        """End a source's tracks that are of no interest any more, by where they are in its newest frame."""
+        source = self._sources.get(key)
+        if source is not None:
+            source.tracks = [
+                track for track in source.tracks if not is_left_out(to_polygon(_in_frame(track.corners, source)))
+            ]
+
     def follow(self, info: FrameInfo, regions: list[Region]) -> list[Region]:
         """The regions of a frame with their tracks' ids, where nothing is followed between the frames.
 
@@ -256,13 +253,16 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     camera = before @ motion.matrix[:, :2].T + motion.matrix[:, 2]
     own = np.stack([track.speed_px_s for track in tracks]) * (source.scale * seconds)
     own[np.linalg.norm(own, axis=1) < STEADY_PX] = 0.0
-    step = _Step(source.grey, grey, before, camera, camera + own[:, None], _stacked(tracks))
-    lost = np.flatnonzero(step.fit < STILL_FIT)
-    step.ask_points(lost, step.now[lost])
+    step = Step(source.grey, grey, before, camera, camera + own[:, None], _stacked(tracks))
+    if not motion.is_still:
+        step.let_rest(np.array([track.rests for track in tracks]))
+    step.ask_points(np.flatnonzero((step.fit < STILL_FIT) & ~step.rests))
     step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
     step.look_around()
     is_restless = step.is_restless()
     for number, track in enumerate(tracks):
+        if not motion.is_still:
+            track.rests = bool(step.rests[number])
         # What begins to hide a line drags some of its points along, which is no speed to go on with.
         is_sure = bool(step.fit[number] >= SURE_FIT)
         if step.is_led[number] and seconds > 0 and (is_sure or not track.is_speed_known):
@@ -277,80 +277,6 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
         track.is_visible = track.fit >= (SURE_FIT if track.misses else VISIBLE_FIT)
         if track.is_visible:
             track.seen_at_ns = at_ns
-
-
-class _Step:
-    """All lines' way from one small picture to the next, in small pixels.
-
-    Attributes:
-        now: ``(T, 4, 2)``, where they are as far as is known.
-        fit: ``(T,)``, how much they look like themselves there.
-        is_led: ``(T,)``, whether their own points brought them there.
-    """
-
-    def __init__(
-        self, before_grey: Grey, grey: Grey, before: Corners, camera: Corners, expected: Corners, reference: Patches
-    ) -> None:
-        self._before_grey, self._grey = before_grey, grey
-        self._before, self._camera, self._reference = before, camera, reference
-        self.now = expected
-        self.fit = flow.fit(reference, flow.patches(grey, expected))
-        self.is_led = np.zeros(len(expected), np.bool_)
-
-    def own(self) -> NDArray[np.float64]:
-        """How far the lines moved beside the camera, ``(T, 2)``."""
-        moved: NDArray[np.float64] = (self.now - self._camera).mean(axis=1)
-        return moved
-
-    def ask_points(self, which: NDArray[np.intp], expected: Corners, levels: int = flow.LEVELS) -> None:
-        """Let some lines' own points say where they are, as long as they look like themselves there."""
-        if not len(which):
-            return
-        led = flow.follow(self._before_grey, self._grey, self._before[which], expected, levels)
-        fit = flow.fit(_chosen(self._reference, which), flow.patches(self._grey, led.corners))
-        trusted = (led.support >= MIN_SUPPORT) & (fit >= VISIBLE_FIT) & (fit >= self.fit[which] - ALIKE)
-        chosen = which[trusted]
-        self.now[chosen], self.fit[chosen], self.is_led[chosen] = led.corners[trusted], fit[trusted], True
-
-    def ask_companions(self, is_new: NDArray[np.bool_]) -> None:
-        """Let new lines that their points lost in one jump go where the nearest line went that moves by itself."""
-        strays = np.flatnonzero(is_new & ~self.is_led & (self.fit < VISIBLE_FIT))
-        movers = np.flatnonzero(self.is_led & (np.linalg.norm(self.own(), axis=1) > STEADY_PX))
-        if not len(strays) or not len(movers):
-            return
-        middle = self._before.mean(axis=1)
-        apart = np.linalg.norm(middle[strays][:, None] - middle[movers][None], axis=2)
-        went = self.own()[movers[apart.argmin(axis=1)]]
-        self.ask_points(strays, self._camera[strays] + went[:, None], levels=0)
-
-    def look_around(self) -> None:
-        """Put lines back that have come off bit by bit: steps from picture to picture are a little off each."""
-        (off,) = np.nonzero(self.fit < SURE_FIT)
-        if not len(off):
-            return
-        reference, places, fit = _chosen(self._reference, off), self.now[off], self.fit[off]
-        for step_px in DRIFT_PX:
-            began = places.copy()
-            for shift in _AROUND:
-                there = began + step_px * shift
-                fit_there = flow.fit(reference, flow.patches(self._grey, there))
-                better = fit_there > fit
-                places[better], fit[better] = there[better], fit_there[better]
-        # What is hidden looks a little like this or that.
-        found = fit >= SURE_FIT
-        self.now[off[found]], self.fit[off[found]] = places[found], fit[found]
-
-    def is_restless(self) -> NDArray[np.bool_]:
-        """Which lines look unlike themselves, and otherwise than a moment ago, ``(T,)``."""
-        restless = np.zeros(len(self.now), np.bool_)
-        (unlike,) = np.nonzero(self.fit < SURE_FIT)
-        if len(unlike):
-            moment_ago = flow.patches(self._before_grey, self._before[unlike])
-            restless[unlike] = flow.fit(moment_ago, flow.patches(self._grey, self.now[unlike])) < STILL_FIT
-        return restless
-
-
-_AROUND = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y], np.float64)
 
 
 def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:

@@ -25,6 +25,7 @@ from detector_consumer.examining import Examination, frame_box, parts_to_examine
 from detector_consumer.gating import Changes, Gate, GateSettings
 from detector_consumer.masks import is_masked
 from detector_consumer.motion import Grey, Greys, Motion, MotionEstimator, shrink
+from detector_consumer.overlays import Overlays
 from detector_consumer.placing import to_region
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, Look, view_of
@@ -75,11 +76,13 @@ class Watch:
 
     Args:
         settings: of the gate; nothing is read in its masks.
+        leaves_out_overlays: whether what the camera writes into its picture is learned, and left out like a mask.
     """
 
-    def __init__(self, settings: GateSettings | None = None) -> None:
+    def __init__(self, settings: GateSettings | None = None, *, leaves_out_overlays: bool = False) -> None:
         self._gate = Gate(settings)
-        self._masks = settings.masks if settings else ()
+        self._overlays = Overlays() if leaves_out_overlays else None
+        self._masks = self._configured = settings.masks if settings else ()
         self._motion = MotionEstimator()
         self._tracker = Tracker()
         self._album = Album()
@@ -123,6 +126,8 @@ class Watch:
         self._before, self._info, self._has_time = greys, info, has_time
         step = _Step(greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
         known = self._tracker.advance(_KEY, *step)
+        if self._overlays is not None:
+            known = self._without_overlays(self._overlays, step, known, shown.size_wh())
         changes = self._gate.look(greys, motion, info.captured_at_ns)
         self._changes = changes.unexplained_by([track.polygon for track in known if track.is_visible])
         if motion is None:
@@ -215,6 +220,19 @@ class Watch:
             self._crop(number, track, wanted.get(track.track_id), shown) for number, track in enumerate(in_sight)
         )
         return Crops(info, detector, crops, is_kept, is_whole=False, picture=shown)
+
+    def _without_overlays(
+        self, overlays: Overlays, step: _Step, known: list[Followed], size_wh: tuple[int, int]
+    ) -> list[Followed]:
+        """The known lines without those that turn out to be overlays."""
+        in_sight = [track.polygon for track in known if track.is_visible]
+        if not overlays.see(step.grey, step.motion, step.scale, in_sight, step.at_ns):
+            return known
+        self._gate.leave_out(overlays.zones)
+        self._masks = (*self._configured, *overlays.zones)
+        for tracker in [self._tracker, *([self._asked.tracker] if self._asked else [])]:
+            tracker.forget(_KEY, lambda polygon: is_masked(polygon, overlays.zones, size_wh))
+        return self._tracker.tracks(_KEY)
 
     def _follows(self, info: FrameInfo) -> bool:
         return self._info is None or info.captured_at_ns >= self._info.captured_at_ns

@@ -174,6 +174,13 @@ class DetectorSettings:
     masks: tuple[tuple[str, tuple[Zone, ...]], ...] = setting(
         (), "parts of the frame in which nothing is read, by source; see Masks and formats", read=read_zones
     )
+    overlays: str = setting(
+        "keep",
+        "what happens to text that a moving camera carries along, its date or logo: keep, it is read like other text; "
+        "leave-out, it is learned and left out",
+        flag="--overlays",
+        choices=("keep", "leave-out"),
+    )
     batch: int = setting(4, "frames of several sources looked at together", lowest=1)
     deadline_ms: float = setting(2.0, "how long a batch waits for more frames", lowest=0.0)
     group: str = setting("ocr-detector", "consumer group")

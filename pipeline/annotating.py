@@ -15,6 +15,7 @@ from pathlib import Path
 
 from detector_consumer.gating import Gate, GateSettings, draw
 from detector_consumer.motion import Greys, MotionEstimator, shrink
+from detector_consumer.overlays import Overlays
 from detector_consumer.watching import EXAMINE_AFTER_S
 from ocrstream.by_source import of_source
 from ocrstream.config import (
@@ -44,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--debug",
         choices=("gate",),
-        help="paint what the gate decided, too: dark was not looked at, red has changed, blue is new, yellow was due",
+        help="paint what the gate decided, too: dark was not looked at, red has changed, blue is new, yellow was due; "
+        "framed in grey is left out",
     )
     add_filter(parser, with_source=False)
     add_flags(parser, ProducerSettings, DetectorSettings, RecognizerSettings, DataSettings, ElasticsearchSettings)
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             spec.source_id,
             where,
             progress=lambda share: line.show(f"drawing {share:4.0%}"),
-            under=GatePainter(_gate_of(configuration, spec.source_id)).paint if arguments.debug else None,
+            under=_painter_of(configuration, spec.source_id).paint if arguments.debug else None,
         )
     sound = ", with its sound" if report.has_sound else ""
     texts, frames = count_of(report.texts, "text"), count_of(report.frames, "frame")
@@ -84,18 +86,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _gate_of(configuration: Configuration, source_id: str) -> Gate:
-    return Gate(GateSettings(masks=of_source(configuration.section(DetectorSettings).masks, source_id)))
+def _painter_of(configuration: Configuration, source_id: str) -> GatePainter:
+    settings = configuration.section(DetectorSettings)
+    gate = Gate(GateSettings(masks=of_source(settings.masks, source_id)))
+    return GatePainter(gate, Overlays() if settings.overlays == "leave-out" else None)
 
 
 class GatePainter:
     """Runs a gate over the frames of a video and paints its decisions into them.
 
     What it asks for is taken to be examined as the detector's stage does it at the most: every `EXAMINE_AFTER_S`.
+
+    Args:
+        gate: the gate.
+        overlays: learns, from the texts that are known, what else is left out; None where nothing is.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, overlays: Overlays | None = None) -> None:
         self._gate = gate
+        self._overlays = overlays
         self._motion = MotionEstimator()
         self._before: Greys | None = None
         self._examined_at_ms: float | None = None
@@ -111,11 +120,14 @@ class GatePainter:
         greys, before = shrink(Picture.from_array(picture)), self._before
         motion = None if before is None else self._motion.estimate(before.small, greys.small)
         self._before = greys
-        changes = self._gate.look(greys, motion, round(at_ms * 1e6)).unexplained_by(known)
+        at_ns = round(at_ms * 1e6)
+        if self._overlays is not None and self._overlays.see(greys.small, motion, 1 / greys.small_factor, known, at_ns):
+            self._gate.leave_out(self._overlays.zones)
+        changes = self._gate.look(greys, motion, at_ns).unexplained_by(known)
         if motion is None or self._examined_at_ms is None or at_ms - self._examined_at_ms >= EXAMINE_AFTER_S * 1000:
             self._gate.examined(changes.tiles)
             self._examined_at_ms = at_ms
-        return draw(picture, changes)
+        return draw(picture, changes, self._gate.left_out)
 
 
 COMMAND = Command("annotate", "Draw boxes and texts into a copy of a video.", add_arguments, run)
