@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from detector_consumer.stage import build
+from detector_consumer.stage import prepare
 from ocrstream.config import DetectorSettings
 from ocrstream.process import run_as_program, stage_command
 
 COMMAND = stage_command(
-    "detect", "Find the text lines of the frames in Kafka and send their crops on.", DetectorSettings, build
+    "detect", "Find the text lines of the frames in Kafka and send their crops on.", DetectorSettings, prepare
 )
 
 if __name__ == "__main__":

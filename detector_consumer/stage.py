@@ -47,6 +47,19 @@ def build(
     Raises:
         EngineError: the detector is unknown or cannot be loaded.
     """
+    return prepare(settings, is_idle, admits)(transport, metrics)
+
+
+def prepare(
+    settings: DetectorSettings,
+    is_idle: Callable[[], bool] = lambda: True,
+    admits: Callable[[float], bool] | None = None,
+) -> Callable[[Transport, Metrics], Runner]:
+    """The stage with its engine; what is given back puts it into its loop. See `build`.
+
+    Raises:
+        EngineError: the detector is unknown or cannot be loaded.
+    """
     options = EngineOptions(settings.device, settings.threads, settings.weights)
     reads_all = settings.read == "all"
     stage = DetectorStage(
@@ -60,7 +73,7 @@ def build(
     )
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)
-    return Runner(stage, flow, transport, metrics, admits if reads_all else None)
+    return lambda transport, metrics: Runner(stage, flow, transport, metrics, admits if reads_all else None)
 
 
 class _Question(NamedTuple):

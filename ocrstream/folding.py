@@ -14,7 +14,7 @@ import functools
 import unicodedata
 from typing import NamedTuple
 
-FOLDING_VERSION = 1
+FOLDING_VERSION = 2
 """Changes whenever the same text would give other tokens: what a store has folded before must then be folded again."""
 
 MAX_TOKEN_LENGTH = 100
@@ -22,7 +22,7 @@ MAX_TOKEN_LENGTH = 100
 
 _CONFUSED = str.maketrans({"0": "o", "1": "l", "i": "l", "\u0131": "l", "|": "l", "5": "s", "m": "rn", "w": "vv"})
 _LETTERS_WITHOUT_DECOMPOSITION = str.maketrans(
-    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th"}
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th", "ŋ": "n"}
 )
 # Thai and Lao, Myanmar, Hangul letters, Khmer, CJK radicals to kana and bopomofo, Han, Hangul, rare Han.
 _SPACELESS = (

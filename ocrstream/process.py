@@ -198,14 +198,22 @@ def _ending_at_once(stop: threading.Event) -> Iterator[None]:
 
 
 def stage_command(
-    name: str, description: str, settings: type[S], build: Callable[[S, Transport, Metrics], Runner]
+    name: str, description: str, settings: type[S], prepare: Callable[[S], Callable[[Transport, Metrics], Runner]]
 ) -> Command:
-    """The command of a stage that needs Kafka and settings of its own, and nothing else."""
+    """The command of a stage that needs Kafka and settings of its own, and nothing else.
+
+    Args:
+        name: as in ``ocrstream NAME``.
+        description: one sentence.
+        settings: the class of its settings.
+        prepare: whatever of the stage can fail without Kafka; gives what builds the rest of it.
+    """
 
     def run(arguments: argparse.Namespace) -> int:
         configuration = Configuration(arguments)
         mine = configuration.section(settings)
-        return run_stage(configuration, lambda transport, metrics: build(mine, transport, metrics))
+        # A mistake in what was asked is told at once, not after a minute of waiting for a broker.
+        return run_stage(configuration, prepare(mine))
 
     return Command(name, description, lambda parser: add_flags(parser, KafkaSettings, settings), run)
 

@@ -6,9 +6,9 @@ import sys
 
 from ocrstream.config import RecognizerSettings
 from ocrstream.process import run_as_program, stage_command
-from recognizer_consumer.stage import build
+from recognizer_consumer.stage import prepare
 
-COMMAND = stage_command("recognize", "Read the crops in Kafka and send their texts on.", RecognizerSettings, build)
+COMMAND = stage_command("recognize", "Read the crops in Kafka and send their texts on.", RecognizerSettings, prepare)
 
 if __name__ == "__main__":
     sys.exit(run_as_program(COMMAND))

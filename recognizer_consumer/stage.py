@@ -31,13 +31,22 @@ def build(settings: RecognizerSettings, transport: Transport, metrics: Metrics) 
     Raises:
         EngineError: the recogniser is unknown or cannot be loaded.
     """
+    return prepare(settings)(transport, metrics)
+
+
+def prepare(settings: RecognizerSettings) -> Callable[[Transport, Metrics], Runner]:
+    """The stage with its engine; what is given back puts it into its loop.
+
+    Raises:
+        EngineError: the recogniser is unknown or cannot be loaded.
+    """
     options = EngineOptions(settings.device, settings.threads, settings.weights)
     stage = RecognizerStage(
         settings.engine, lambda name: load_recognizer(name, options), settings.min_confidence, dict(settings.formats)
     )
     # A detected frame has cost much already, so one more than the newest is kept before any is dropped.
     flow = Flow((CROPS,), TEXTS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=2)
-    return Runner(stage, flow, transport, metrics)
+    return lambda transport, metrics: Runner(stage, flow, transport, metrics)
 
 
 class RecognizerStage:

@@ -126,3 +126,35 @@ class Batches(IterableDataset[Batch]):
             torch.tensor(targets, dtype=torch.int64),
             torch.tensor([len(text) for _, text in crops], dtype=torch.int64),
         )
+
+
+class Seen:
+    """What frozen convolutions made of the last batches, most of a step's work, so that it is done once for several.
+
+    Args:
+        visits: of each batch on average, 1 or more.
+        seed: of the choice.
+        capacity: batches that are kept, in half precision.
+    """
+
+    def __init__(self, visits: float, seed: int, capacity: int = 150) -> None:
+        self._visits = visits
+        self._chance = np.random.default_rng(seed)
+        self._capacity = capacity
+        self._kept: list[tuple[Tensor, Batch]] = []
+
+    def wants_again(self) -> bool:
+        """Whether an old batch's turn has come; at the beginning, while there are few, it is a new one's."""
+        return len(self._kept) * 5 >= self._capacity and self._chance.random() > 1 / self._visits
+
+    def again(self) -> tuple[Tensor, Batch]:
+        """The features of an old batch, ``(N, T, C) float16``, and the batch."""
+        return self._kept[int(self._chance.integers(0, len(self._kept)))]
+
+    def keep(self, features: Tensor, batch: Batch) -> None:
+        """Keep a new one, in place of any where all places are taken."""
+        entry = features.to("cpu", torch.float16), batch
+        if len(self._kept) < self._capacity:
+            self._kept.append(entry)
+        else:
+            self._kept[int(self._chance.integers(0, self._capacity))] = entry

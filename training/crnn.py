@@ -21,16 +21,18 @@ from ocrstream.errors import EngineError, UserError
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.crnn.decode import greedy
 from ocrstream.models.crnn.network import LightCrnn
-from ocrstream.models.crnn.onnx_file import read_state
+from ocrstream.models.crnn.onnx_file import LIGHT, read_state
 from ocrstream.models.torch_network import find_device
+from ocrstream.models.weights import to_path
 from training import checkpoints, loop
 from training.augmentation import upright
-from training.batches import Batch, Batches, Mixture
+from training.batches import Batch, Batches, Mixture, Seen
 from training.ctc import ctc_loss
-from training.initial import load_first_convolutions
+from training.initial import load_first_convolutions, with_charset
 from training.synthesis import FONTS, Renderer, find_fonts
-from training.texts import WORD_LISTS, Texts
-from training.words import BACKGROUND, Sample, Split, load, protocol
+from training.texts import Texts
+from training.word_lists import WORD_LISTS
+from training.words import BACKGROUND, Sample, Split, held_out, load, protocol
 
 SET_WEIGHTS = {"svt_train": 3.0, "iiit5k_train": 2.0, "icdar2015_train": 1.5, "icdar2015_train:lines": 1.5}
 SET_WEIGHTS |= {f"spelt_{name}": weight for name, weight in SET_WEIGHTS.items()}
@@ -39,7 +41,10 @@ SET_WEIGHTS |= {f"spelt_{name}": weight for name, weight in SET_WEIGHTS.items()}
 RUN = "run.json"
 """What `RecognizerTask.describe` tells, in the folder of a run."""
 
-_TOLD = ("device", "seed", "rate", "backbone_share", "columns", "real_share", "skip", "strength", "reuse", "frozen")
+_TOLD = (
+    *("device", "seed", "rate", "backbone_share", "columns", "real_share", "skip", "strength", "reuse", "frozen"),
+    "repeat",
+)
 """The settings that a card tells: paths of a machine are none of its."""
 
 
@@ -61,9 +66,10 @@ class Settings:
         reuse: visits of a drawn sample.
         frozen: parts of the convolutions, the stem and then its blocks, that stay as they are: most of the arithmetic
             of a step is on its way back through them.
+        repeat: visits of what the convolutions made of a batch, where all of them stay as they are.
         workers: processes that make batches; 0 makes them in the training process.
         fonts: folder of fonts.
-        word_lists: folder of word lists.
+        word_lists: folders of word lists.
     """
 
     data: tuple[Path, ...]
@@ -78,9 +84,10 @@ class Settings:
     strength: float = 1.0
     reuse: float = 1.0
     frozen: int = 0
+    repeat: float = 1.0
     workers: int = 0
     fonts: Path = FONTS
-    word_lists: Path = WORD_LISTS
+    word_lists: tuple[Path, ...] = WORD_LISTS
 
 
 class RecognizerTask:
@@ -93,11 +100,14 @@ class RecognizerTask:
 
     def __init__(self, network: LightCrnn, settings: Settings) -> None:
         self.network: torch.nn.Module = network
+        self._network = network
         self._settings = settings
         self._device = find_device("crnn", settings.device)
         network.to(self._device).to(memory_format=torch.channels_last)
         for part in (network.stem, *network.blocks)[: settings.frozen]:
             part.requires_grad_(False)
+        frozen = settings.frozen > len(network.blocks)
+        self._seen = Seen(settings.repeat, settings.seed) if frozen and settings.repeat > 1 else None
         looking = [*network.stem.parameters(), *network.blocks.parameters()]
         reading = [*network.lstm.parameters(), *network.output.parameters()]
         groups = [
@@ -113,10 +123,12 @@ class RecognizerTask:
         """One batch, see `loop.Task`. A batch whose gradients are not finite changes nothing."""
         if self._batches is None:
             self._batches = self._stream()
-        batch = next(self._batches)
-        crops = batch.crops.to(self._device, non_blocking=True)
-        with torch.autocast(self._device.type, torch.bfloat16):
-            logits = self.network(_to_input(crops))
+        if self._seen is not None and self._seen.wants_again():
+            features, batch = self._seen.again()
+            logits = self._read(features)
+        else:
+            batch = next(self._batches)
+            logits = self._look_and_read(batch)
         loss = ctc_loss(logits, batch.targets.to(self._device), batch.lengths)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -125,6 +137,21 @@ class RecognizerTask:
         if finite:
             self.optimizer.step()
         return {"loss": float(loss.detach()), "skipped": float(not finite), "samples": len(batch.lengths)}
+
+    def _look_and_read(self, batch: Batch) -> Tensor:
+        inputs = _to_input(batch.crops.to(self._device, non_blocking=True))
+        if self._seen is None:
+            with loop.autocast(self._device):
+                logits: Tensor = self.network(inputs)
+            return logits
+        with torch.no_grad(), loop.autocast(self._device):
+            features = self._network.look(inputs)
+        self._seen.keep(features, batch)
+        return self._read(features)
+
+    def _read(self, features: Tensor) -> Tensor:
+        with loop.autocast(self._device):
+            return self._network.read(features.to(self._device).float())
 
     def evaluate(self) -> Mapping[str, float]:
         """Words and lines read right on the validation split, by set, by the protocol and by the letter, in percent."""
@@ -168,7 +195,9 @@ class RecognizerTask:
         train = dict(self._data().train)
         backgrounds = [sample.grey for sample in train.pop(BACKGROUND, [])]
         labels = [sample.text for samples in train.values() for sample in samples]
-        fonts = find_fonts(settings.fonts, LATIN, settings.cache)
+        # Those that are held out are for measuring on, see `training.drawn`.
+        found = find_fonts(settings.fonts, LATIN, settings.cache)
+        fonts = [font for font in found if not held_out(Path(font[0]).name)] or found
         renderer = Renderer(Texts(LATIN, labels, settings.word_lists), fonts, backgrounds)
         train = {name: each for name, each in train.items() if name.partition(":")[0] not in settings.skip}
         mixture = Mixture(train, SET_WEIGHTS, renderer.sample, settings.real_share, reuse=settings.reuse)
@@ -208,7 +237,7 @@ def read_samples(network: torch.nn.Module, samples: Sequence[Sample], device: to
         same = [index for _, index in group]
         for part in (same[start : start + 64] for start in range(0, len(same), 64)):
             pixels = torch.stack([torch.from_numpy(crops[index]) for index in part]).to(device)
-            with torch.autocast(device.type, torch.bfloat16):
+            with loop.autocast(device):
                 logits = network(_to_input(pixels)).float().cpu().numpy()
             for index, row in zip(part, logits, strict=True):
                 texts[index] = greedy(row, LATIN)
@@ -231,8 +260,9 @@ def initial(path: Path | None) -> LightCrnn:
         return network
     if path.suffix == ".onnx":
         state, description = read_state(path)
-        if description.charset != LATIN:
-            raise EngineError(f"{path} writes other characters: begin from another file, or without --start")
+        if description.profile != LIGHT:
+            raise EngineError(f"{path} is of the profile {description.profile!r}: training begins from {LIGHT!r}")
+        state = with_charset(state, description.charset, LATIN)
         checkpoints.fill(network, {name: torch.from_numpy(array) for name, array in state.items()}, path)
         return network
     checkpoints.fill(
@@ -247,7 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder of training data; may repeat")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the curve")
     parser.add_argument("--minutes", type=float, required=True, help="length of this piece of training")
-    parser.add_argument("--start", type=Path, help="weights to begin from where --out has no checkpoint yet")
+    parser.add_argument(
+        "--start", help="weights to begin from where --out has no checkpoint yet: a file, or a shipped one's name"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch on the CPU; 0: all cores")
     parser.add_argument(
@@ -262,9 +294,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation")
     parser.add_argument("--reuse", type=float, help="visits of a drawn sample (default: 1 on cpu, 6 on cuda)")
     parser.add_argument("--freeze", type=int, default=0, help="parts of the convolutions, from the stem on, that stay")
+    parser.add_argument(
+        "--repeat", type=float, default=1.0, help="visits of a batch's features where all convolutions are frozen"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fonts", type=Path, default=FONTS)
-    parser.add_argument("--word-lists", type=Path, default=WORD_LISTS)
+    parser.add_argument("--word-lists", type=Path, action="append", help="folder of word lists; may repeat")
     parser.add_argument("--evaluate-minutes", type=float, default=15.0, help="between evaluations; 0: at the end only")
     parser.add_argument("--note", default="", help="kept in the curve")
     options = parser.parse_args(arguments)
@@ -288,15 +323,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         strength=options.strength,
         reuse=options.reuse or (6.0 if cuda else 1.0),
         frozen=options.freeze,
+        repeat=options.repeat,
         workers=(max(cores - 1, 1) if cuda else 0) if options.workers is None else options.workers,
         fonts=options.fonts,
-        word_lists=options.word_lists,
+        word_lists=tuple(options.word_lists or WORD_LISTS),
     )
     plan = loop.Plan(
         out=options.out, minutes=options.minutes, evaluate_s=options.evaluate_minutes * 60, note=options.note
     )
     try:
-        task = RecognizerTask(initial(options.start), settings)
+        task = RecognizerTask(initial(to_path(options.start) if options.start else None), settings)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / RUN).write_text(json.dumps(task.describe(), indent=1), encoding="utf-8")
         loop.run(task, plan)

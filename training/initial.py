@@ -5,14 +5,22 @@ The files hold a network's convolutions in its own order; nothing but their weig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ocrstream.errors import EngineError
+from ocrstream.models.crnn.charset import BLANK
+from training.letters import base_letter
+
+UNLIKELY = 3.0
+"""How far below its plain letter's logit a letter begins that a network did not know: what it read it reads on."""
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
@@ -53,6 +61,36 @@ def load_first_convolutions(network: nn.Module, path: Path) -> None:
         weight, bias = theirs[0]
         theirs[0] = weight.sum(1, keepdim=True), bias
     _fill(ours, theirs, path)
+
+
+def with_charset(
+    state: Mapping[str, NDArray[np.float32]], known: str, charset: str, seed: int = 1
+) -> dict[str, NDArray[np.float32]]:
+    """A recogniser's tensors for other characters than it was trained on.
+
+    The rows of the output are taken over for what both charsets have. A new letter begins as the plain letter below its
+    accent, less likely and with a little chance, so that it can part from it; what has none begins as the mean of all.
+
+    Args:
+        state: the state dict of `LightCrnn`.
+        known: the characters that it writes.
+        charset: the characters that it is to write.
+        seed: of the chance.
+    """
+    weight, bias = state["output.weight"], state["output.bias"]
+    row_of = {character: index + 1 for index, character in enumerate(known)}
+    chance = np.random.default_rng(seed)
+    new_weight = np.empty((len(charset) + 1, weight.shape[1]), dtype=np.float32)
+    new_bias = np.empty(len(charset) + 1, dtype=np.float32)
+    new_weight[BLANK], new_bias[BLANK] = weight[BLANK], bias[BLANK]
+    for row, character in enumerate(charset, 1):
+        old = row_of.get(character, row_of.get(base_letter(character)))
+        new_weight[row] = weight.mean(axis=0) if old is None else weight[old]
+        new_bias[row] = bias.mean() if old is None else bias[old]
+        if character not in row_of:
+            new_weight[row] += chance.normal(0, 0.1 * weight.std(), weight.shape[1])
+            new_bias[row] -= UNLIKELY
+    return {**state, "output.weight": new_weight, "output.bias": new_bias}
 
 
 def _convolutions(path: Path) -> list[tuple[Tensor, Tensor]]:

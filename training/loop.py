@@ -100,6 +100,19 @@ class Plan:
     note: str = ""
 
 
+def cpu_precision() -> torch.dtype:
+    """What a step is fastest in on this CPU: bfloat16 only where it has units for that, else it is emulated."""
+    capabilities = torch.cpu.get_capabilities()
+    has_units = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16", "arm_bf16"))
+    return torch.bfloat16 if has_units else torch.float32
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """The context of a forward pass: bfloat16 where this device is faster with it."""
+    precision = cpu_precision() if device.type == "cpu" else torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16)
+
+
 def rate(progress: float, plan: Plan) -> float:
     """The learning rate's share at a moment of the piece: a linear rise, then half a cosine down to the floor."""
     if progress < plan.warmup:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
 from ocrstream.geometry import Polygon
+from training.letters import is_marked
 
 Quad = NDArray[np.float32]
 """``(4, 2) float32``, x then y, in pixels."""
@@ -204,11 +206,21 @@ class SearchableWords:
 
 @dataclass(slots=True)
 class Recognition:
-    """Share of crops read without a mistake, in percent: of their letters and digits alone, and to the character."""
+    """Share of crops read without a mistake, in percent: of their letters and digits alone, and to the character.
+
+    Attributes:
+        crops: those judged.
+        right: those whose letters a to z and digits are right.
+        exact: those that are right to the character.
+        marked: letters beyond a to z in the labels.
+        marked_right: those of them that stand in the reading where they should.
+    """
 
     crops: int = 0
     right: int = 0
     exact: int = 0
+    marked: int = 0
+    marked_right: int = 0
 
     def add(self, text: str, label: str) -> None:
         """Count one crop; labels without a letter or digit are not for this protocol."""
@@ -218,11 +230,19 @@ class Recognition:
         self.crops += 1
         self.right += _letters(text) == wanted
         self.exact += text.strip() == label.strip()
+        if any(map(is_marked, label)):
+            self.marked += sum(map(is_marked, label))
+            alike = (step for step in Levenshtein.opcodes(label, text) if step.tag == "equal")
+            self.marked_right += sum(sum(map(is_marked, label[step.src_start : step.src_end])) for step in alike)
 
     def figures(self) -> dict[str, float]:
-        """``words`` (lower-case letters and digits) and ``exact`` (case and punctuation too), in percent."""
+        """``words`` (lower-case letters and digits) and ``exact`` (case and punctuation too), in percent.
+
+        Where labels have them, also ``marked``: the share of the letters beyond a to z that were read as they are.
+        """
         count = max(self.crops, 1)
-        return {"words": round(100 * self.right / count, 2), "exact": round(100 * self.exact / count, 2)}
+        figures = {"words": round(100 * self.right / count, 2), "exact": round(100 * self.exact / count, 2)}
+        return figures | ({"marked": round(100 * self.marked_right / self.marked, 2)} if self.marked else {})
 
 
 def _letters(text: str) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ocrstream.errors import SourceError
-from training.texts import Texts
+from training.letters import base_letter
 from training.words import Sample
 
 Grey = NDArray[np.uint8]
@@ -29,23 +29,26 @@ FONTS = Path("/usr/share/fonts")
 FONT_LIST = "fonts.json"
 """The list of fonts that were found, in the cache of a training."""
 
+Font = tuple[str, frozenset[str]]
+"""A font's path, and the characters that it has."""
+
 _NEEDED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-")
 _UNASSIGNED = "\uffff"
 
 
-def find_fonts(folder: Path, charset: str, cache: Path) -> list[tuple[str, frozenset[str]]]:
+def find_fonts(folder: Path, charset: str, cache: Path) -> list[Font]:
     """The fonts below a folder that can write Latin, each look once, with the characters that each has.
 
     Raises:
         SourceError: there is none.
     """
     kept = cache / FONT_LIST
-    if kept.exists():
-        found = json.loads(kept.read_text(encoding="utf-8"))
-    else:
-        found = _look_at_fonts(folder, charset)
+    listed = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if listed.get("charset") != charset:
+        listed = {"charset": charset, "fonts": _look_at_fonts(folder, charset)}
         cache.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(found), encoding="utf-8")
+        kept.write_text(json.dumps(listed), encoding="utf-8")
+    found = listed["fonts"]
     if not found:
         raise SourceError(
             f"no font with Latin letters below {folder}: install Debian's fonts-* packages, or name a folder"
@@ -66,6 +69,7 @@ def _look_at_fonts(folder: Path, charset: str) -> list[tuple[str, str]]:
         except (OSError, ValueError, ZeroDivisionError):
             continue
         characters = {character for character, shape in shapes.items() if shape not in (missing, b"")}
+        characters -= {character for character in characters if _looks_plain(character, shapes)}
         look = b"".join(shapes.get(character, b"") for character in "Hamburg25")
         distinct = len({shapes.get(character) for character in _NEEDED}) >= len(_NEEDED) - 28
         if characters >= _NEEDED and distinct and look not in looks:
@@ -74,21 +78,35 @@ def _look_at_fonts(folder: Path, charset: str) -> list[tuple[str, str]]:
     return found
 
 
+def _looks_plain(character: str, shapes: dict[str, bytes]) -> bool:
+    """Whether a font draws a letter without its accent, as some do that only fill the place."""
+    plain = base_letter(character)
+    # A font of capitals draws the i without a dot like the one that has one.
+    return plain != character and character != "\u0131" and shapes[character] == shapes.get(plain)
+
+
 def _shape(font: ImageFont.FreeTypeFont, character: str) -> bytes:
     mask = font.getmask(character)
     return bytes(mask.size[0] % 256 for _ in "x") + bytes(mask) if any(mask.size) else b""
+
+
+class Written(Protocol):
+    """Gives one text after the other."""
+
+    def text(self, rng: Generator) -> str:
+        """The next one, of a charset's characters."""
 
 
 class Renderer:
     """Draws texts.
 
     Args:
-        texts: what is written.
+        texts: what is written, such as `training.texts.Texts`.
         fonts: of `find_fonts`.
         backgrounds: pieces of photos without text, ``(H, W) uint8``; may be empty.
     """
 
-    def __init__(self, texts: Texts, fonts: Sequence[tuple[str, frozenset[str]]], backgrounds: Sequence[Grey]) -> None:
+    def __init__(self, texts: Written, fonts: Sequence[Font], backgrounds: Sequence[Grey]) -> None:
         self._texts = texts
         self._fonts = fonts
         self._backgrounds = backgrounds
@@ -116,7 +134,8 @@ class Renderer:
     def _text_and_font(self, rng: Generator) -> tuple[str, int]:
         while True:
             text = self._texts.text(rng)
-            for _ in range(4):
+            # Fonts with all letters are fewer: rare letters are to come as often as they are written.
+            for _ in range(8):
                 index = int(rng.integers(0, len(self._fonts)))
                 if text and self._fonts[index][1].issuperset(text):
                     return text, index
@@ -134,6 +153,8 @@ class Renderer:
         size = int(rng.choice([28, 36, 44]))
         font = self._font(index, size)
         ascent, descent = font.getmetrics()
+        # An accent on a capital stands out above what a font calls its ascent.
+        room = size // 2
         spacing = float(rng.normal(0, 0.05)) if rng.random() < 0.25 else 0.0
         spacing = spacing if rng.random() < 0.8 else float(rng.uniform(0, 0.4))
         if spacing:
@@ -142,15 +163,15 @@ class Renderer:
             advances = [
                 font.getlength(character) + (0 if tight and character == " " else spacing * size) for character in text
             ]
-            canvas = Image.new("L", (math.ceil(sum(map(abs, advances))) + 2 * size, ascent + descent + 20), 0)
+            canvas = Image.new("L", (math.ceil(sum(map(abs, advances))) + 2 * size, ascent + descent + 2 * room), 0)
             draw = ImageDraw.Draw(canvas)
             x = float(size)
             for character, advance in zip(text, advances, strict=True):
-                draw.text((x, 10), character, 255, font)
+                draw.text((x, room), character, 255, font)
                 x += max(advance, 1)
         else:
-            canvas = Image.new("L", (math.ceil(font.getlength(text)) + 2 * size, ascent + descent + 20), 0)
-            ImageDraw.Draw(canvas).text((size, 10), text, 255, font)
+            canvas = Image.new("L", (math.ceil(font.getlength(text)) + 2 * size, ascent + descent + 2 * room), 0)
+            ImageDraw.Draw(canvas).text((size, room), text, 255, font)
         ink = np.asarray(canvas)
         rows, columns = np.flatnonzero(ink.max(axis=1) > 60), np.flatnonzero(ink.max(axis=0) > 60)
         if not len(rows):
@@ -158,7 +179,7 @@ class Renderer:
         top, bottom = int(rows[0]), int(rows[-1]) + 1
         if rng.random() < 0.25:
             # Annotators often box a word from ascender to descender whether it has them or not.
-            top, bottom = min(top, 10 + ascent // 5), max(bottom, 10 + ascent + descent // 2)
+            top, bottom = min(top, room + ascent // 5), max(bottom, room + ascent + descent // 2)
         return ink[top:bottom, int(columns[0]) : int(columns[-1]) + 1]
 
     @staticmethod

@@ -192,9 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = options.detector and load_detector(options.detector, EngineOptions(threads=options.threads))
         if options.fonts:
             listed = options.fonts / FONT_LIST
-            fonts = [(path, characters) for path, characters in json.loads(listed.read_text(encoding="utf-8"))]
+            found = json.loads(listed.read_text(encoding="utf-8"))
+            fonts = [(path, characters) for path, characters in found["fonts"]]
             kept = legible(fonts, recognizer)
-            listed.write_text(json.dumps(kept), encoding="utf-8")
+            listed.write_text(json.dumps(found | {"fonts": kept}), encoding="utf-8")
             print(f"{len(kept)} of {len(fonts)} fonts are legible")
             return 0
         for folder in read_folders(options.data):

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import string
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from numpy.random import Generator
 
 from ocrstream.errors import SourceError
 from ocrstream.models.crnn.charset import normalise
-
-WORD_LISTS = Path("/usr/share/dict")
+from training.letters import base_letter, capital, is_marked, lower, upper
+from training.word_lists import WORD_LISTS, is_held_out, read_word_lists
 
 _ENGLISH = ("american-english", "british-english", "words")
-_CURRENCIES = "$€£¥"
-_ENDINGS = (".com", ".org", ".net", ".co.uk", ".fr", ".de", ".info", ".sg")
+_CURRENCIES = "$€£¥€₺"
+_AFTER = ("zł", "Kč", "Ft", "lei", "kr", "TL", "din", "€")
+_ENDINGS = (".com", ".org", ".net", ".co.uk", ".fr", ".de", ".info", ".sg", ".pl", ".cz", ".hu", ".ro", ".eu")
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 LINES_SHARE = 0.25
 """Share of texts that hold spaces. At 0.14 spaces beside a number were lost in tilted and in drawn text."""
 
+_QUOTES = ("„”", "„“", "«»", "»«", "\u201a\u2018", "\u2039\u203a", "\u203a\u2039")
 _GLUE = ("&", "-", "\u2013", "/", "•", "|", "+")
+_SEEN, _PLAIN, _ANY, _MARKED, _BY_LETTER = 0.2, 0.45, 0.57, 0.75, 0.93
+"""How words are shared out, added up: of the labels, English, of any list, with an accent by list, by letter."""
+
+_OF_A_LETTER = 3000
+
+Item = TypeVar("Item")
 
 
 class Texts:
@@ -29,29 +39,32 @@ class Texts:
     Args:
         charset: the characters that a text may have.
         labels: texts of the training set, whose words are what is really on signs.
-        word_lists: a folder of word lists, one word a line.
+        word_lists: folders of word lists, see `training.word_lists`.
 
     Raises:
-        SourceError: there is no word list in the folder.
+        SourceError: there is no word list in the folders.
     """
 
-    def __init__(self, charset: str, labels: Sequence[str], word_lists: Path = WORD_LISTS) -> None:
+    def __init__(self, charset: str, labels: Sequence[str], word_lists: Path | Sequence[Path] = WORD_LISTS) -> None:
         known = frozenset(charset)
+        folders = (word_lists,) if isinstance(word_lists, Path) else tuple(word_lists)
         self._all = [character for character in charset if character != " "]
-        self._english: list[str] = []
-        self._other: list[str] = []
-        for path in sorted({path.resolve() for path in word_lists.glob("*") if path.is_file()}):
-            if path.name.startswith("README"):
-                continue
-            words = [normalise(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-            words = [word for word in words if 0 < len(word) <= 18 and known.issuperset(word)]
-            (self._english if path.name in _ENGLISH else self._other).extend(words)
-        if not self._english and not self._other:
+        self._forms: dict[str, list[str]] = defaultdict(list)
+        for character in filter(is_marked, charset):
+            self._forms[base_letter(character)].append(character)
+        lists = read_word_lists(folders, known)
+        if not lists:
             raise SourceError(
-                f"no word list in {word_lists}: install the packages wamerican and wfrench, or name a folder"
+                f"no word list in {', '.join(map(str, folders))}: install the packages wamerican and wfrench, or name "
+                "a folder"
             )
-        self._english = self._english or self._other
-        self._other = self._other or self._english
+        lists = {name: [word for word in words if not is_held_out(word)] or words for name, words in lists.items()}
+        self._lists = [words for name, words in lists.items() if name not in _ENGLISH] or list(lists.values())
+        self._english = [word for name, words in lists.items() if name in _ENGLISH for word in words]
+        self._english = self._english or self._lists[0]
+        marked = [[word for word in words if any(map(is_marked, word))] for words in self._lists]
+        self._marked = [words for words in marked if words] or self._lists
+        self._by_letter = _by_letter(self._marked)
         self._seen = [word for label in labels for word in label.split()] or self._english
 
     def text(self, rng: Generator) -> str:
@@ -65,7 +78,8 @@ class Texts:
             words[int(rng.integers(0, len(words)))] = str(rng.choice(_GLUE))
         case = rng.random()
         line = " ".join(words)
-        line = line.upper() if case < 0.35 else line.title() if case < 0.5 else line
+        if case < 0.5:
+            line = " ".join(upper(word) if case < 0.35 else capital(word) for word in words)
         return normalise(line)[:40].strip()
 
     def word(self, rng: Generator) -> str:
@@ -87,23 +101,38 @@ class Texts:
 
     def _plain(self, rng: Generator) -> str:
         kind = rng.random()
-        source = self._seen if kind < 0.25 else self._english if kind < 0.8 else self._other
-        word = source[int(rng.integers(0, len(source)))]
-        return word.removesuffix("'s") if rng.random() < 0.9 else word
+        if kind < _PLAIN:
+            word = _one(self._seen if kind < _SEEN else self._english, rng)
+            return word.removesuffix("'s") if rng.random() < 0.9 else word
+        if kind < _MARKED:
+            return _one(_one(self._lists if kind < _ANY else self._marked, rng), rng)
+        if kind < _BY_LETTER and self._by_letter:
+            return _one(_one(self._by_letter, rng), rng)
+        return self._with_marks(_one(self._english, rng), rng)
+
+    def _with_marks(self, word: str, rng: Generator) -> str:
+        """Accents where no language has them: a letter is to be known by its look, not by its word alone."""
+        changed = [
+            _one(self._forms[letter], rng) if letter in self._forms and rng.random() < 0.25 else letter
+            for letter in (word if rng.random() < 0.6 else word.upper())
+        ]
+        return "".join(changed)
 
     @staticmethod
     def _cased(word: str, rng: Generator) -> str:
         kind = rng.random()
         if kind < 0.42:
-            return word.upper() if "ß" not in word else word
-        return word.capitalize() if kind < 0.68 else word.lower() if kind < 0.92 else word
+            return upper(word.replace("ß", "ẞ") if rng.random() < 0.5 else word)
+        return capital(word) if kind < 0.68 else lower(word) if kind < 0.92 else word
 
     @staticmethod
     def _punctuated(word: str, rng: Generator) -> str:
-        kind = int(rng.integers(0, 10))
+        kind = int(rng.integers(0, 14))
         if kind < 5:
             return word + ".,:!)"[kind]
-        return (f"({word})", f'"{word}"', f"{word}'s", f"“{word}”", f"({word}")[kind - 5]
+        quotes = _QUOTES[int(rng.integers(0, len(_QUOTES)))]
+        usual = (f"({word})", f'"{word}"', f"{word}'s", f"“{word}”", f"({word}", f"„{word}", f"{word}?", f"{word}-")
+        return (*usual, quotes[0] + word + quotes[1])[kind - 5]
 
     @staticmethod
     def _number(rng: Generator) -> str:
@@ -120,6 +149,9 @@ class Texts:
             currency + price,
             price + currency,
             f"{price} {currency}",
+            f"{price} {rng.choice(_AFTER)}",
+            f"{digits(1, 3)}{rng.choice([' m²', ' km²', ' m³', 'm²', 'm³', '½', '/²', 'º', 'ª'])}",
+            f"{rng.choice(['№ ', '№', '±', 'Nº '])}{digits(1, 3)}",
             f"{rng.integers(0, 24)}:{rng.integers(0, 60):02d}",
             f"{rng.integers(1, 13)}{rng.choice(['am', 'pm', 'AM', 'PM', 'h'])}",
             f"{rng.integers(1, 32):02d}/{rng.integers(1, 13):02d}/{rng.integers(1950, 2035)}",
@@ -149,3 +181,20 @@ class Texts:
         kind = rng.random()
         ending = str(rng.choice(_ENDINGS))
         return f"www.{name}{ending}" if kind < 0.6 else f"{name}{ending}" if kind < 0.8 else f"info@{name}{ending}"
+
+
+def _one(options: Sequence[Item], rng: Generator) -> Item:
+    return options[int(rng.integers(0, len(options)))]
+
+
+def _by_letter(lists: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Words for each letter beyond a to z, so that rare letters come as often as usual ones."""
+    found: dict[str, list[str]] = defaultdict(list)
+    # By turns from all lists, as many lists as there are share a letter.
+    for place in range(max((len(words) for words in lists), default=0)):
+        for words in lists:
+            if place < len(words):
+                for letter in {lower(character) for character in words[place] if is_marked(character)}:
+                    if len(found[letter]) < _OF_A_LETTER:
+                        found[letter].append(words[place])
+    return list(found.values())

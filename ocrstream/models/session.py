@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
 from ocrstream.models import EngineOptions
+from ocrstream.models.weights import check_content
 
 # ONNX Runtime would tell its maker how it is used, and decides that when it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -53,7 +54,8 @@ def open_network(
             that is no part of the default install.
 
     Raises:
-        EngineError: the weights are missing or damaged, or the device or PyTorch is not there.
+        EngineError: the weights are missing, damaged or other than their card says, or the device or PyTorch is not
+            there.
     """
     try:
         content = path.read_bytes()
@@ -61,6 +63,8 @@ def open_network(
         raise EngineError(
             f"the weights {path} cannot be read ({error.strerror}): name one that import or training wrote"
         ) from error
+    # Bytes may change on a disk and still be a network: what it reads would be wrong and nobody would know.
+    check_content(path, hashlib.sha256(content).hexdigest())
     if options.device == "cpu":
         remedy = "import or train it again" if options.weights else "install ocrstream again"
         session = Session(content, path.name, options.threads, remedy)

@@ -59,6 +59,11 @@ def find(name: str) -> WeightFile:
     raise EngineError(f"there is no weight file {name!r}: name one of {names}, or the path of an .onnx file")
 
 
+def to_path(name: str) -> Path:
+    """Where a shipped weight file lies, by its name; any other is taken for a path."""
+    return next((file.path for file in shipped() if file.name == name), Path(name))
+
+
 def read_card(path: Path) -> WeightFile:
     """A weight file with its card.
 
@@ -86,11 +91,31 @@ def verify(file: WeightFile) -> str:
     except OSError as error:
         raise EngineError(f"the weights {file.path} cannot be read: {error.strerror}") from error
     if found != file.card["sha256"]:
-        raise EngineError(
-            f"{file.path} is damaged or another: its SHA-256 is {found[:12]}…, its card says "
-            f"{file.card['sha256'][:12]}…; install or import it again"
-        )
+        raise _another(file, found)
     return found
+
+
+def check_content(path: Path, sha256: str) -> None:
+    """Compare what was read of a weight file with its card, where it has one: a file of one's own need not.
+
+    Args:
+        path: the file.
+        sha256: of its bytes, hexadecimal.
+
+    Raises:
+        EngineError: it is another than its card tells, or the card is damaged.
+    """
+    if path.with_suffix(".json").exists():
+        file = read_card(path)
+        if sha256 != file.card["sha256"]:
+            raise _another(file, sha256)
+
+
+def _another(file: WeightFile, found: str) -> EngineError:
+    return EngineError(
+        f"{file.path} is damaged or another: its SHA-256 is {found[:12]}…, its card says "
+        f"{file.card['sha256'][:12]}…; install, import or export it again"
+    )
 
 
 def write_card(path: Path, card: dict[str, Any]) -> Path:

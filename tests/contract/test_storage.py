@@ -412,6 +412,24 @@ def test_a_hit_tells_where_the_words_are(case: Case) -> None:
     assert hit.matches == {}
 
 
+@pytest.mark.parametrize(
+    ("query", "spans"),
+    [
+        ("lodz", ((0, 4),)),
+        ("ŁÓDŹ", ((0, 4),)),
+        ('"lodz glowna"', ((0, 11),)),
+        ("glow*", ((5, 11),)),
+        ("kadikoy", ((14, 21),)),
+    ],
+)
+def test_letters_of_all_europe_are_found_without_their_accents(
+    case: Case, query: str, spans: tuple[tuple[int, int], ...]
+) -> None:
+    case.write(frame("f", "Łódź Główna → Kadıköy"))  # noqa: RUF001 the dotless i is the case
+    (hit,) = case.store.search(parse(query), Filter()).hits
+    assert hit.matches == {0: spans}
+
+
 def test_matches_are_named_by_line_number(case: Case) -> None:
     texts = frame("f1", "gate", "b12")
     first, second = texts.lines

@@ -4,6 +4,7 @@ import argparse
 import io
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -168,6 +169,27 @@ def test_an_unknown_flag_is_named(arguments: list[str], capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(arguments)
     assert f"unrecognized arguments: {arguments[-1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "engine", "sentence"),
+    [
+        ("detect", "ctpn", r"device|PyTorch"),
+        ("recognize", "crnn", r"device|PyTorch"),
+        ("recognize", "ppocr", r"ppocr runs on the CPU only, not on 'cuda:99'"),
+        ("detect", "abacus", r"there is no detector 'abacus'"),
+    ],
+)
+def test_an_engine_that_cannot_be_had_is_told_before_kafka_is_asked(
+    command: str, engine: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("no broker is asked for this")
+
+    monkeypatch.setattr(process, "KafkaTransport", connect)
+    kind = "detector" if command == "detect" else "recognizer"
+    assert main([command, "--kafka", "127.0.0.1:9", f"--{kind}", engine, "--device", "cuda:99"]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
 
 
 def test_one_thing_is_not_told_of_as_many() -> None:

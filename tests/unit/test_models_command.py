@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from ocrstream.errors import EngineError
-from ocrstream.models.weights import find, read_card, shipped, verify, write_card
+from ocrstream.models import EngineOptions, load_detector, load_recognizer
+from ocrstream.models.weights import find, read_card, shipped, to_path, verify, write_card
 from pipeline.cli import main
 
 
@@ -40,6 +43,39 @@ def test_a_changed_file_is_found(weights: Path, capsys: pytest.CaptureFixture[st
     weights.unlink()
     with pytest.raises(EngineError, match="cannot be read: No such file"):
         verify(read_card(weights))
+
+
+@pytest.mark.parametrize("engine", ["ctpn", "crnn"])
+def test_an_engine_does_not_use_a_shipped_file_that_was_changed(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file,) = (each for each in shipped() if each.name in ("ctpn_light", "crnn_light_int8") and engine in each.name)
+    content = bytearray(file.path.read_bytes())
+    path = tmp_path / file.path.name
+    path.write_bytes(content)
+    load = load_detector if engine == "ctpn" else load_recognizer
+    options = EngineOptions(threads=1, weights=str(path))
+    assert load(engine, options).info.weights == file.card["sha256"][:12], "a file of one's own needs no card"
+    # One bit of a weight: still a network.
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert load(engine, options).info.weights != file.card["sha256"][:12]
+    path.with_suffix(".json").write_text(json.dumps(file.card))
+    with pytest.raises(
+        EngineError, match=r"is damaged or another: its SHA-256 is .* install, import or export it again"
+    ):
+        load(engine, options)
+    monkeypatch.setattr(f"ocrstream.models.{engine}.SHIPPED{'_INT8' if engine == 'crnn' else ''}", path)
+    assert main(["read", "no.jpg"]) == 2
+    assert f"{path.name} is damaged or another" in capsys.readouterr().err
+    cv2.imwrite(str(tmp_path / "sign.png"), np.full((40, 60, 3), 255, dtype=np.uint8))
+    assert main(["run", str(tmp_path / "sign.png"), "--no-serve", "--data", str(tmp_path / "data")]) == 2
+    assert f"{path.name} is damaged or another" in capsys.readouterr().err
+
+
+def test_a_shipped_file_is_found_by_its_name() -> None:
+    assert to_path("crnn_light") == find("crnn_light").path
+    assert to_path("mine/crnn_light.onnx") == Path("mine/crnn_light.onnx")
 
 
 def test_every_shipped_file_is_whole_and_told(capsys: pytest.CaptureFixture[str]) -> None:

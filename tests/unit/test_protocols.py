@@ -73,6 +73,9 @@ def test_recognition_compares_letters_and_digits_and_beside_it_everything() -> N
     score.add("anything", "!?")
     assert score.crops == 3
     assert score.figures() == {"words": 66.67, "exact": 33.33}
+    score.add("Łodź Główna", "Łódź Główna")
+    assert (score.marked, score.marked_right) == (5, 4)
+    assert score.figures() == {"words": 50.0, "exact": 25.0, "marked": 80.0}
 
 
 def test_tesseracts_table_gives_words_with_a_confidence() -> None:

@@ -52,6 +52,14 @@ class Line:
         self.seen = state["seen"]
 
 
+@pytest.mark.parametrize("units", ["amx_bf16", "avx512_bf16", ""])
+def test_a_cpu_computes_in_what_it_is_fast_in(units: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False, units: True})
+    assert loop.cpu_precision() == (torch.bfloat16 if units else torch.float32)
+    with loop.autocast(torch.device("cpu")):
+        assert (torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.bfloat16) == bool(units)
+
+
 def plan(out: Path, **changes: Any) -> loop.Plan:
     return loop.Plan(**{"out": out, "minutes": 0.02, "log_s": 0.1, "checkpoint_s": 0.2, **changes})
 

@@ -27,9 +27,10 @@ from ocrstream.models.session import Session  # noqa: E402
 from ocrstream.models.weights import read_card, verify  # noqa: E402
 from training import crnn, export_crnn  # noqa: E402
 from training.augmentation import augment, least_timesteps, motion_kernel, upright, width_for  # noqa: E402
-from training.batches import Batches, Mixture  # noqa: E402
+from training.batches import Batch, Batches, Mixture, Seen  # noqa: E402
 from training.ctc import ctc_loss  # noqa: E402
 from training.folders import Photo, Region, read_folder, read_folders  # noqa: E402
+from training.initial import with_charset  # noqa: E402
 from training.synthesis import Renderer, find_fonts  # noqa: E402
 from training.teacher import legible, read_unlabelled, respell  # noqa: E402
 from training.texts import LINES_SHARE, Texts  # noqa: E402
@@ -295,6 +296,57 @@ def test_a_batch_whose_gradients_are_not_finite_changes_nothing(data: Path, tmp_
     before = network.output.bias.clone()
     assert task.step(0.5)["skipped"] == 1
     assert torch.equal(network.output.bias, before)
+
+
+def test_a_batch_that_was_looked_at_is_read_again() -> None:
+    seen = Seen(visits=3, seed=1, capacity=10)
+    assert not seen.wants_again()
+    batches = [Batch(torch.zeros(1), torch.full((1,), number), torch.ones(1)) for number in range(30)]
+    for batch in batches[:2]:
+        seen.keep(torch.full((1, 2, 3), 0.5), batch)
+    again = [seen.wants_again() for _ in range(600)]
+    assert 350 < sum(again) < 450, "two visits of three are of an old batch"
+    for batch in batches[2:]:
+        seen.keep(torch.full((1, 2, 3), 0.5), batch)
+    kept = [seen.again() for _ in range(200)]
+    assert len({int(batch.targets) for _, batch in kept}) == 10
+    assert kept[0][0].dtype == torch.float16
+
+
+def test_frozen_convolutions_are_computed_once_for_several_visits(data: Path, tmp_path: Path) -> None:
+    network = LightCrnn(len(LATIN) + 1)
+    settings = crnn.Settings(data=(data,), cache=tmp_path / "cache", frozen=14, repeat=4)
+    task = crnn.RecognizerTask(network, settings)
+    task._seen = Seen(visits=4, seed=1, capacity=2)
+    sample = Sample(np.full((40, 60), 128, dtype=np.uint8), box(5, 5, 55, 35), "fine")
+    task._batches = iter(Batches(Mixture({"x": [sample]}, {}, lambda _: sample, 1.0), LATIN, 400, seed=1))
+    looks: list[int] = []
+    network.blocks[0].register_forward_hook(lambda *_: looks.append(1))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for _ in range(20):
+        assert task.step(0.5)["samples"] >= 4
+    assert len(looks) < 12
+    changed = {
+        name.partition(".")[0] for name, tensor in network.state_dict().items() if not tensor.equal(before[name])
+    }
+    assert changed == {"lstm", "output"}
+
+
+def test_a_start_of_fewer_letters_reads_on_what_it_read() -> None:
+    chance = np.random.default_rng(1)
+    weight, bias = chance.normal(0, 1, (4, 6)), chance.normal(0, 1, 4)
+    state = {"output.weight": weight.astype(np.float32), "output.bias": bias.astype(np.float32)}
+    wider = with_charset({**state, "lstm.x": np.ones(2, dtype=np.float32)}, "lo ", "ło №l")
+    new = wider["output.weight"], wider["output.bias"]
+    assert (new[0].shape, new[1].shape, wider["lstm.x"].sum()) == ((6, 6), (6,), 2)
+    for row, old in ((0, 0), (2, 2), (3, 3), (5, 1)):
+        np.testing.assert_array_equal(new[0][row], state["output.weight"][old])
+        assert new[1][row] == state["output.bias"][old]
+    hidden = chance.normal(0, 1, (500, 6)).astype(np.float32)
+    logits = hidden @ new[0].T + new[1]
+    assert (logits[:, 1] < logits[:, 5]).mean() > 0.99, "ł begins as a less likely l"
+    assert np.corrcoef(logits[:, 1], logits[:, 5])[0, 1] > 0.9
+    assert (logits.argmax(axis=1) == 4).mean() < 0.02, "what looks like nothing known is hardly ever read"
 
 
 # Drawing and augmentation
