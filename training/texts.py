@@ -20,6 +20,27 @@ _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 LINES_SHARE = 0.25
 """Share of texts that hold spaces. At 0.14 spaces beside a number were lost in tilted and in drawn text."""
 
+_SHORT = (
+    "a",
+    "the",
+    "of",
+    "to",
+    "in",
+    "is",
+    "on",
+    "it",
+    "by",
+    "or",
+    "and",
+    "for",
+    "I",
+    "no",
+    "we",
+    "at",
+    "as",
+    "&",
+    "-",
+)
 _GLUE = ("&", "-", "\u2013", "/", "•", "|", "+")
 
 
@@ -67,6 +88,26 @@ class Texts:
         line = " ".join(words)
         line = line.upper() if case < 0.35 else line.title() if case < 0.5 else line
         return normalise(line)[:40].strip()
+
+    def sentence(self, rng: Generator, count: int) -> list[str]:
+        """Words of running text: mostly lower case, a capital first, with punctuation, numbers and short words."""
+        words = []
+        for _ in range(count):
+            kind = rng.random()
+            word = (
+                self._plain(rng).lower()
+                if kind < 0.6
+                else str(rng.choice(_SHORT))
+                if kind < 0.78
+                else self._plain(rng).capitalize()
+                if kind < 0.86
+                else str(rng.integers(0, 10))
+                if kind < 0.89
+                else self.word(rng).replace(" ", "")
+            )
+            words.append(word + (str(rng.choice(list(",.;:?!"))) if rng.random() < 0.1 else ""))
+        words[0] = words[0][:1].upper() + words[0][1:] if rng.random() < 0.8 else words[0]
+        return words if rng.random() < 0.85 else [word.upper() if "ß" not in word else word for word in words]
 
     def word(self, rng: Generator) -> str:
         """One word, number, code, or what else stands between two spaces."""

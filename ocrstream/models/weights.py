@@ -59,6 +59,11 @@ def find(name: str) -> WeightFile:
     raise EngineError(f"there is no weight file {name!r}: name one of {names}, or the path of an .onnx file")
 
 
+def to_path(name: str) -> Path:
+    """Where a shipped weight file lies, by its name; any other is taken for a path."""
+    return next((file.path for file in shipped() if file.name == name), Path(name))
+
+
 def read_card(path: Path) -> WeightFile:
     """A weight file with its card.
 
