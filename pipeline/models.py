@@ -13,7 +13,7 @@ from ocrstream.errors import ConfigError
 from ocrstream.models.crnn.charset import ORIGINAL
 from ocrstream.models.crnn.importing import PYTORCH, TORCH7
 from ocrstream.models.crnn.importing import import_weights as import_crnn
-from ocrstream.models.weights import WeightFile, find, shipped, verify
+from ocrstream.models.weights import WeightFile, find, shipped, to_path, verify
 from ocrstream.process import Command
 
 
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help="`card`, `verify`: weight files by name or path; `import`, `export`: an engine and a file",
+        help="`card`, `verify`: weight files by name or path; `import`, `export`: an engine and a file, or its name",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file that `import` or `export` writes")
     parser.add_argument("--format", metavar="NAME", help="what `export` writes: caffemodel")
@@ -116,12 +116,12 @@ def _import(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     _expect(arguments, 2, "models export takes an engine and a weight file")
-    engine, weights = _exchange(arguments.names[0]), Path(arguments.names[1])
+    engine, weights = _exchange(arguments.names[0]), to_path(arguments.names[1])
     wanted = arguments.format or engine.format
     if engine.hand is None or wanted != engine.format:
         able = ", ".join(f"{name} as {each.format}" for name, each in EXCHANGES.items() if each.hand)
         raise ConfigError(f"{arguments.names[0]} cannot be exported as {wanted or 'anything'}; this can: {able}")
-    out = arguments.out or weights.with_suffix(f".{engine.format}")
+    out = arguments.out or Path(arguments.names[1]).with_suffix(f".{engine.format}")
     sys.stdout.write(f"{engine.hand(weights, out)} is written.\n")
 
 

@@ -30,9 +30,11 @@ from ocrstream.models.ctpn.network import Ctpn
 from ocrstream.models.ctpn.onnx_file import read_state
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX, MEAN_BGR
 from ocrstream.models.torch_network import find_device
+from ocrstream.models.weights import read_card, to_path
 from training.folders import read_folders
 from training.initial import load_backbone
 from training.loop import Plan, run
+from training.pages import PagePainter
 from training.photos import PhotoCache
 from training.protocols import IcdarIou
 from training.scenes import NO_TEXT, TEXT, Scene, SceneMaker
@@ -57,22 +59,26 @@ class Settings:
         profile: the network's.
         size_px: side of the scenes.
         batch: scenes a step.
+        frozen: how many of the backbone's first parts (the stem and four stages, or the blocks) stay as they are.
         rate: AdamW's learning rate at its highest.
         backbone_share: the backbone's learning rate as a share of that.
         decay: AdamW's weight decay.
         average: the share of the old in the moving average of the weights, a step.
-        painted: the share of scenes into which signs are drawn.
+        painted: the share of photos' scenes into which signs are drawn.
+        pages: the share of scenes that are drawn pages.
         seed: of everything random.
     """
 
     profile: str = "light"
     size_px: int = 320
     batch: int = 8
+    frozen: int = 2
     rate: float = 1.5e-3
     backbone_share: float = 0.25
     decay: float = 0.02
     average: float = 0.998
     painted: float = 0.0
+    pages: float = 0.0
     seed: int = 1
 
 
@@ -104,6 +110,7 @@ class CtpnTask:
         device: ``cpu`` or ``cuda``.
         workers: processes that make scenes; 0 makes them in this one.
         painter: draws signs into a share of the scenes.
+        pager: draws pages in place of a share of them.
         start: a weight file of ours to begin from.
 
     Raises:
@@ -119,16 +126,20 @@ class CtpnTask:
         workers: int,
         painter: SignPainter | None = None,
         start: Path | None = None,
+        pager: PagePainter | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
+        # A detector's activations are full of numbers too small to matter, and slow to compute with.
+        torch.set_flush_denormal(True)
         self._settings = settings
         self._device = find_device("ctpn", device)
+        self._type = fast_type(self._device)
         network = Ctpn(settings.profile)
         if start:
             _fill(network, settings.profile, start)
         elif initial:
             load_backbone(network.backbone, initial)
-        for module in network.backbone.lowest():
+        for module in network.backbone.lowest(settings.frozen):
             module.requires_grad_(False)
         self.network: nn.Module = network.to(self._device).to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, avg_fn=_moving_average(settings.average), use_buffers=True)
@@ -143,6 +154,8 @@ class CtpnTask:
             settings.seed,
             painter,
             settings.painted,
+            pager,
+            settings.pages,
         )
         self._validation = [
             (cache, np.linspace(len(cache) - count, len(cache) - 1, min(count, EVALUATED_PHOTOS), dtype=int).tolist())
@@ -172,7 +185,7 @@ class CtpnTask:
             )
         picture, score, geometry, known = (part.to(self._device, non_blocking=True) for part in next(self._batches))
         self._number += len(picture)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
             output = self.network(to_input(picture))
         parts = losses(output.float(), score, geometry.float(), known)
         loss = parts["score"] + parts["dice"] + parts["height"] + parts["ends"] + parts["slope"]
@@ -200,7 +213,7 @@ class CtpnTask:
         padded = np.zeros((1, height, width, 3), dtype=np.uint8)
         padded[0, : photo.shape[0], : photo.shape[1]] = photo
         self.average.eval()
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
             output = self.average(to_input(torch.from_numpy(padded).to(self._device)))
         words = decode(output[0].float().cpu().numpy())
         return [words.quads[index].astype(np.float32) for index in np.argsort(-words.scores)]
@@ -213,6 +226,14 @@ class CtpnTask:
         """Take back what `state` gave."""
         self.average.load_state_dict(state["average"])
         self._number = state["number"]
+
+
+def fast_type(device: torch.device) -> torch.dtype:
+    """What convolutions are fastest in: a processor without units for bfloat16 takes five times as long in it."""
+    if device.type != "cpu":
+        return torch.bfloat16
+    units = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return torch.bfloat16 if any(getattr(torch.cpu, name, bool)() for name in units) else torch.float32
 
 
 def _fill(network: Ctpn, profile: str, path: Path) -> None:
@@ -297,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder with data folders")
     parser.add_argument("--initial", type=Path, help="ONNX file with the backbone's initial weights")
     parser.add_argument(
-        "--start", type=Path, help="weight file of ours to begin from, where --out has no checkpoint yet"
+        "--start", help="weights of ours to begin from, a file or a shipped one's name, where --out has no checkpoint"
     )
     parser.add_argument("--fonts", type=Path, default=FONTS, help="folder with fonts for signs that are drawn")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint and the curve lie")
@@ -326,17 +347,20 @@ def _train(options: argparse.Namespace) -> None:
     folders = [folder for data in options.data for folder in read_folders(data) if folder.photos]
     caches = [PhotoCache(folder, options.cache or options.out / "cache") for folder in folders]
     workers = options.workers if options.workers is not None else _workers(options.device)
-    painter = None
-    if settings.painted:
-        labels = [region.text for folder in folders for photo in folder.photos for region in photo.regions]
-        painter = SignPainter.with_fonts(options.fonts, labels, options.cache or options.out / "cache", settings.seed)
-    task = CtpnTask(settings, caches, options.initial, options.device, workers, painter, options.start)
+    cache = options.cache or options.out / "cache"
+    labels = [region.text for folder in folders for photo in folder.photos for region in photo.regions]
+    painter = SignPainter.with_fonts(options.fonts, labels, cache, settings.seed) if settings.painted else None
+    pager = PagePainter.with_fonts(options.fonts, labels, cache) if settings.pages else None
+    start = to_path(options.start) if options.start else None
+    task = CtpnTask(settings, caches, options.initial, options.device, workers, painter, start, pager)
     if options.compile:
         task.compile()
     options.out.mkdir(parents=True, exist_ok=True)
     content = {
         "settings": asdict(settings),
         "initial": options.initial.name if options.initial else "",
+        "start": start.name if start else "",
+        "before": history(start) if start else [],
         "data": {folder.name: len(folder.photos) for folder in folders},
     }
     (options.out / "settings.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -348,6 +372,16 @@ def _train(options: argparse.Namespace) -> None:
         note=options.note,
     )
     run(task, plan)
+
+
+def history(weights: Path) -> list[dict[str, Any]]:
+    """How weights came about, by their card: one entry a training, the first first; empty where they have no card."""
+    try:
+        training = dict(read_card(weights).card.get("training", {}))
+    except EngineError:
+        return []
+    before: list[dict[str, Any]] = training.pop("before", [])
+    return [*before, training] if training else before
 
 
 def _workers(device: str) -> int:

@@ -20,6 +20,7 @@ from ocrstream.models.ctpn.slices import (
 )
 from ocrstream.picture import Image
 from training.folders import Region
+from training.pages import PagePainter
 from training.photos import PhotoCache
 from training.signs import SignPainter
 
@@ -60,6 +61,8 @@ class SceneMaker:
         seed: scene n of a seed is always the same.
         painter: draws signs into some of the scenes; none where there is none.
         painted: their share.
+        pager: draws pages in place of some of the scenes; none where there is none.
+        pages: their share.
     """
 
     def __init__(
@@ -70,9 +73,13 @@ class SceneMaker:
         seed: int,
         painter: SignPainter | None = None,
         painted: float = 0.0,
+        pager: PagePainter | None = None,
+        pages: float = 0.0,
     ) -> None:
         self._painter = painter
         self._painted = painted
+        self._pager = pager
+        self._pages = pages
         self._sources = [cache for cache, _ in sources]
         shares = np.array([share for _, share in sources])
         self._shares = shares / shares.sum()
@@ -99,10 +106,15 @@ class SceneMaker:
         )
         moved = [Region(cv2.transform(region.quad[None], matrix)[0], region.text, region.ignore) for region in regions]
         picture: Image = warped.astype(np.uint8, copy=False)
-        if self._painter and random.random() < self._painted:
-            picture, signs = self._painter.paint(picture, moved, random)
-            moved += signs
-        picture = _weathered(picture, random)
+        if self._pager and random.random() < self._pages:
+            picture, moved = self._pager.paint(picture, moved, random)
+            # Half of them are captured as they are.
+            picture = _weathered(picture, random) if random.random() < 0.5 else picture
+        else:
+            if self._painter and random.random() < self._painted:
+                picture, signs = self._painter.paint(picture, moved, random)
+                moved += signs
+            picture = _weathered(picture, random)
         score, geometry, known = targets(moved, self._size_px)
         return Scene(picture, score, geometry, known)
 

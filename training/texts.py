@@ -24,6 +24,9 @@ LINES_SHARE = 0.25
 """Share of texts that hold spaces. At 0.14 spaces beside a number were lost in tilted and in drawn text."""
 
 _QUOTES = ("„”", "„“", "«»", "»«", "\u201a\u2018", "\u2039\u203a", "\u203a\u2039")
+# fmt: off
+_SHORT = ("a", "the", "of", "to", "in", "is", "on", "it", "by", "or", "and", "for", "I", "no", "we", "at", "as", "&")
+# fmt: on
 _GLUE = ("&", "-", "\u2013", "/", "•", "|", "+")
 _SEEN, _PLAIN, _ANY, _MARKED, _BY_LETTER = 0.2, 0.45, 0.57, 0.75, 0.93
 """How words are shared out, added up: of the labels, English, of any list, with an accent by list, by letter."""
@@ -81,6 +84,27 @@ class Texts:
         if case < 0.5:
             line = " ".join(upper(word) if case < 0.35 else capital(word) for word in words)
         return normalise(line)[:40].strip()
+
+    def sentence(self, rng: Generator, count: int) -> list[str]:
+        """Words of running text: mostly lower case, a capital first, with punctuation, numbers and short words."""
+        words = [self._of_running_text(rng) for _ in range(count)]
+        if rng.random() < 0.8:
+            words[0] = capital(words[0])
+        return words if rng.random() < 0.85 else [upper(word) for word in words]
+
+    def _of_running_text(self, rng: Generator) -> str:
+        kind = rng.random()
+        if kind < 0.6:
+            word = self._plain(rng).lower()
+        elif kind < 0.78:
+            word = str(rng.choice(_SHORT))
+        elif kind < 0.86:
+            word = capital(self._plain(rng))
+        elif kind < 0.89:
+            word = str(rng.integers(0, 10))
+        else:
+            word = self.word(rng).replace(" ", "")
+        return word + (str(rng.choice(list(",.;:?!"))) if rng.random() < 0.1 else "")
 
     def word(self, rng: Generator) -> str:
         """One word, number, code, or what else stands between two spaces."""

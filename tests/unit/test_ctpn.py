@@ -14,6 +14,7 @@ from ocrstream.models import EngineOptions, TextLine
 from ocrstream.models.ctpn import CtpnDetector, _to_lines
 from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
 from ocrstream.models.ctpn.joining import around, join
+from ocrstream.models.ctpn.merging import merge
 from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
 from ocrstream.models.ctpn.slices import MEAN_BGR, cell_centres, to_distance_px
 from ocrstream.models.ordering import in_reading_order
@@ -90,6 +91,31 @@ def test_a_line_of_three_words_is_one_line_and_words_beside_it_are_not() -> None
     np.testing.assert_allclose(around(np.array(row)[[1, 2, 0]]), [row[1][0], row[0][1], row[0][2], row[1][3]])
     beside = [tilted((30, 50), (60, 20), 0), tilted((100, 60), (60, 20), 0)]
     assert join(Words(np.array(beside, dtype=np.float64), np.ones(2))) == [[0], [1]]
+
+
+@pytest.mark.parametrize("degrees", [0, 25, -30])
+def test_pieces_that_lie_over_each_other_are_one_word(degrees: float) -> None:
+    """Two pieces of a word, a third over the second, and around them what is no part of it."""
+    places = [((60, 100), (80, 20)), ((110, 101), (60, 22)), ((150, 99), (50, 20))]
+    others = [((60, 125), (80, 20)), ((215, 100), (78, 20)), ((110, 100), (100, 60))]
+    turn = cv2.getRotationMatrix2D((160, 160), -degrees, 1)
+    quads = [cv2.transform(tilted(*place, 0)[None], turn)[0].astype(np.float64) for place in places + others]
+    merged = merge(Words(np.array(quads), np.array([0.9, 0.7, 0.8, 0.95, 0.96, 0.97])))
+    assert merged.scores.tolist() == pytest.approx([0.95, 0.96, 0.97, 0.8])
+    np.testing.assert_array_equal(merged.quads[:3], quads[3:])
+    # From the first one's left to the third one's right; the middles and heights by the pieces' lengths.
+    height = (80 * 20 + 60 * 22 + 50 * 20) / 190
+    middle = (80 * 100 + 60 * 101 + 50 * 99) / 190
+    box = [(20, middle - height / 2), (175, middle - height / 2), (175, middle + height / 2), (20, middle + height / 2)]
+    np.testing.assert_allclose(merged.quads[3], cv2.transform(np.array([box]), turn)[0], atol=0.1)
+
+
+def test_words_that_only_touch_stay_apart() -> None:
+    quads = np.array([tilted((x, 50), (60, 20), 0) for x in (30, 85, 146)], dtype=np.float64)
+    words = merge(Words(quads, np.ones(3)))
+    np.testing.assert_array_equal(words.quads, quads)
+    assert len(merge(Words(quads[:1], np.ones(1))).quads) == 1
+    assert len(merge(Words(quads[:0], np.ones(0))).quads) == 0
 
 
 def test_nothing_and_noise_give_no_words() -> None:

@@ -100,12 +100,22 @@ def test_every_shipped_file_is_whole_and_told(capsys: pytest.CaptureFixture[str]
         (["import", "crnn", "x.pth"], "x.pth cannot be read: No such file"),
         (["export", "crnn"], "models export takes an engine and a weight file"),
         (["export", "crnn", "x.onnx"], "crnn cannot be exported as anything; this can: ctpn as caffemodel"),
+        (
+            ["export", "ctpn", "ctpn_light_half"],
+            "ctpn_light_half.onnx is of the profile 'light': only 'caffe' can go back",
+        ),
         (["export", "ctpn", "x.onnx", "--format", "pth"], "ctpn cannot be exported as pth"),
     ],
 )
 def test_mistakes_get_a_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", *arguments]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_shipped_file_is_found_by_its_name_and_any_by_its_path() -> None:
+    file = shipped()[0]
+    assert to_path(file.name) == file.path
+    assert to_path("build/mine.onnx") == Path("build/mine.onnx")
 
 
 def test_what_is_no_card_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from ocrstream.errors import EngineError, SourceError
 from ocrstream.geometry import box_polygon
 from ocrstream.models import EngineOptions
 from ocrstream.models.ctpn import CtpnDetector
-from ocrstream.models.weights import read_card, verify
+from ocrstream.models.weights import read_card, verify, write_card
+from ocrstream.picture import Image
 from training.folders import Region, read_folder
 from training.photos import PhotoCache
 
@@ -20,8 +21,8 @@ pytest.importorskip("onnx", reason="the package onnx is not installed (extra tra
 
 from ocrstream.models.ctpn.network import Ctpn  # noqa: E402
 from ocrstream.models.ctpn.onnx_file import read_state, to_onnx  # noqa: E402
-from training.ctpn import CtpnTask, Settings, losses, to_input  # noqa: E402
-from training.export_ctpn import add_scores, export, quantise  # noqa: E402
+from training.ctpn import CtpnTask, Settings, fast_type, history, losses, to_input  # noqa: E402
+from training.export_ctpn import add_scores, card, export, quantise  # noqa: E402
 from training.loop import Plan, run  # noqa: E402
 from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
 from training.signs import SignPainter  # noqa: E402
@@ -147,6 +148,56 @@ def test_training_begins_from_a_weight_file(tmp_path: Path) -> None:
         CtpnTask(Settings(profile="vgg16"), [cache], None, "cpu", 0, start=tmp_path / "a.onnx")
 
 
+def test_as_much_of_the_backbone_stays_as_it_is_as_told(tmp_path: Path) -> None:
+    cache = PhotoCache(read_folder(photo_folder(tmp_path)), tmp_path / "cache")
+    task = CtpnTask(Settings(frozen=5), [cache], None, "cpu", 0)
+    learning = {name.split(".")[0] for name, each in task.network.named_parameters() if each.requires_grad}
+    assert "backbone" not in learning
+    assert {"recurrence", "head"} <= learning
+
+
+def test_bfloat16_is_for_what_computes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fast_type(torch.device("cuda")) == torch.bfloat16
+    for units, expected in ((False, torch.float32), (True, torch.bfloat16)):
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda units=units: units, raising=False)
+        assert fast_type(torch.device("cpu")) == expected
+
+
+def test_a_card_tells_of_all_trainings_before(tmp_path: Path) -> None:
+    weights = tmp_path / "a.onnx"
+    weights.write_bytes(b"weights")
+    assert history(weights) == []
+    write_card(weights, {"training": {"minutes": 80, "initial": "backbone.onnx"}})
+    write_card(weights, {"training": {"minutes": 70, "initial": "", "before": history(weights)}})
+    assert history(weights) == [{"minutes": 80, "initial": "backbone.onnx"}, {"minutes": 70, "initial": ""}]
+    settings = {"settings": {"profile": "light"}, "initial": "", "before": history(weights)}
+    training = card(settings, {"samples": 8, "steps": 1}, [])["training"]
+    assert training["initial"] == "backbone.onnx"
+    assert len(training["before"]) == 2
+
+
+def test_pages_take_the_place_of_photos(tmp_path: Path) -> None:
+    class Pager:
+        def paint(
+            self, backdrop: Image, regions: list[Region], random: np.random.Generator
+        ) -> tuple[Image, list[Region]]:
+            assert backdrop.shape == (64, 64, 3)
+            assert [region.text for region in regions] == ["GATE"]
+            page = np.full((64, 64, 3), 7, np.uint8)
+            return page, [Region(np.array(box_polygon(8, 20, 56, 40), np.float32), "page", False)]
+
+    cache = PhotoCache(read_folder(photo_folder(tmp_path)), tmp_path / "cache")
+    maker = SceneMaker([(cache, 1.0)], [range(3)], 64, seed=5, pager=Pager(), pages=0.5)  # type: ignore[arg-type]
+    scenes = [maker.scene(number) for number in range(40)]
+    drawn = [
+        scene for scene in scenes if scene.score[7, 8] == TEXT and np.ptp(scene.picture.astype(int).mean((0, 1))) < 60
+    ]
+    assert 10 < len(drawn) < 40
+    # Half of them are as they were drawn.
+    assert 4 < sum((scene.picture == 7).all() for scene in drawn) < 20
+
+
 def test_the_input_has_the_mean_taken() -> None:
     picture = torch.tensor([[[[104, 117, 123], [0, 255, 10]]]], dtype=torch.uint8)
     np.testing.assert_allclose(to_input(picture).numpy(), [[[[0, -104]], [[0, 138]], [[0, -113]]]])
@@ -164,9 +215,9 @@ def test_a_run_is_exported_with_its_card_and_its_scores(tmp_path: Path) -> None:
     assert profile == "light"
     weight = task.average.module.get_parameter("head.weight").detach().numpy()
     np.testing.assert_allclose(state["head.weight"], weight, rtol=1e-3, atol=1e-6)
-    card = read_card(tmp_path / "half.onnx").card
-    assert card["training"]["samples"] >= 2
-    assert card["training"]["notes"] == ["a trial"]
+    told = read_card(tmp_path / "half.onnx").card
+    assert told["training"]["samples"] >= 2
+    assert told["training"]["notes"] == ["a trial"]
 
     quantise(tmp_path / "run", tmp_path / "small.onnx", data, photos=2)
     assert (tmp_path / "small.onnx").stat().st_size < 0.6 * (tmp_path / "half.onnx").stat().st_size

@@ -19,6 +19,7 @@ from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, TextLine
 from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
 from ocrstream.models.ctpn.joining import around, join
+from ocrstream.models.ctpn.merging import merge
 from ocrstream.models.ctpn.original import find_lines, original_to_tensor
 from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
 from ocrstream.models.ordering import in_reading_order
@@ -74,7 +75,7 @@ class CtpnDetector:
         prepared = [picture_to_tensor(pictures[index]) for index in filled]
         outputs = self._network.run_each(tensor for tensor, _ in prepared)
         for index, output, (_, placement) in zip(filled, outputs, prepared, strict=True):
-            found[index] = _to_lines(decode(output[0], self._rule), placement)
+            found[index] = _to_lines(merge(decode(output[0], self._rule)), placement)
         return found
 
     def _original_lines(self, output: Floats, shape: tuple[int, ...], scale: float) -> list[TextLine]:

@@ -25,8 +25,15 @@ MAX_TURN = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class _Strokes:
-    """Words as strokes: ``start``, ``end`` and ``along`` ``(N, 2)``; ``height`` ``(N,)``."""
+class Strokes:
+    """Words as strokes.
+
+    Attributes:
+        start: ``(N, 2)``, the middle of the left end.
+        end: ``(N, 2)``, that of the right end.
+        along: ``(N, 2)``, from one to the other, of length 1.
+        height: ``(N,)``.
+    """
 
     start: Array
     end: Array
@@ -34,7 +41,8 @@ class _Strokes:
     height: Array
 
     @classmethod
-    def of(cls, quads: Array) -> _Strokes:
+    def of(cls, quads: Array) -> Strokes:
+        """Those of words' quadrilaterals, ``(N, 4, 2)``."""
         start, end = (quads[:, 0] + quads[:, 3]) / 2, (quads[:, 1] + quads[:, 2]) / 2
         length = np.linalg.norm(end - start, axis=1, keepdims=True)
         down = (quads[:, 3] - quads[:, 0] + quads[:, 2] - quads[:, 1]) / 2
@@ -49,7 +57,7 @@ def join(words: Words) -> list[list[int]]:
     """
     if len(words.quads) < 2:
         return [[index] for index in range(len(words.quads))]
-    following = _following(_Strokes.of(words.quads))
+    following = _following(Strokes.of(words.quads))
     followed = set(following.values())
     lines = []
     for first in range(len(words.quads)):
@@ -83,7 +91,7 @@ def around(quads: Array) -> Array:
     return np.array([x * along + y * down for x, y in corners])
 
 
-def _following(strokes: _Strokes) -> dict[int, int]:
+def _following(strokes: Strokes) -> dict[int, int]:
     """Each word's next one: the nearest behind it, unless that has one nearer before it."""
     between = strokes.start[None] - strokes.end[:, None]
     along = np.einsum("ijk,ik->ij", between, strokes.along)

@@ -74,9 +74,9 @@ class LightBackbone(nn.Module):
         self.stage16 = _stage(at8, at16, blocks=6, stride=2)
         self.stage32 = _stage(at16, at32, blocks=3, stride=2)
 
-    def lowest(self) -> list[nn.Module]:
-        """What training leaves as it is: edges and strokes are the same in every picture."""
-        return [self.stem, self.stage4]
+    def lowest(self, count: int) -> list[nn.Module]:
+        """The first parts, which training leaves as they are: edges and strokes are the same in every picture."""
+        return [self.stem, self.stage4, self.stage8, self.stage16, self.stage32][:count]
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         """``(N, 3, H, W)`` to the features at strides 4, 8, 16 and 32."""
@@ -109,9 +109,9 @@ class VggBackbone(nn.Module):
             for block, row in enumerate(widths, 1)
         )
 
-    def lowest(self) -> list[nn.Module]:
-        """What training leaves as it is, as the original does."""
-        return [self.blocks[0], self.blocks[1]]
+    def lowest(self, count: int) -> list[nn.Module]:
+        """The first blocks, which training leaves as they are, the original two."""
+        return list(self.blocks)[:count]
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         """``(N, 3, H, W)`` to the features at strides 4, 8, 16 and 32."""
