@@ -103,6 +103,8 @@ class OpenAppearance:
         before: the reading that was counted last, and when.
         steady: the text that was steadily read last: twice in a row, both sure.
         is_settled: whether anything was read surely, or twice in a row; what was not is passing.
+        is_torn: whether the frame's edge has cut it off, and no more of it was read since.
+        is_at_edge: whether it was seen at the frame's edge since it was read last.
         waiting: a reading that differs; what follows tells whether it was a misreading or another text.
         clearest: the best view's score.
         best_view: how good the best frame is: its view's score by its confidence and height.
@@ -121,6 +123,8 @@ class OpenAppearance:
     before: tuple[FrameInfo, Sighting] | None = None
     steady: str | None = None
     is_settled: bool = False
+    is_torn: bool = False
+    is_at_edge: bool = False
     waiting: Waiting | None = None
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
@@ -158,8 +162,21 @@ class OpenAppearance:
         """When its place was last seen, whatever it said."""
         return (self.waiting.trail if self.waiting else self.trail).last.captured_at_ns
 
+    def touch_edge(self) -> None:
+        """Take note that the frame's edge may cut the line off."""
+        self.is_torn = self.is_at_edge = True
+
+    def grow(self, info: FrameInfo, line: Sighting) -> None:
+        """Count a reading of more of the line: what was read of less was no vote."""
+        self.waiting = None
+        self.forget_votes()
+        # What was found at the edge may have been read when it had left it.
+        self.is_torn = self.is_at_edge
+        self.add(info, line)
+
     def add(self, info: FrameInfo, line: Sighting) -> None:
         """Count a reading."""
+        self.is_at_edge = False
         self.trail.see(info, line.region.polygon)
         self.readings += 1
         self.consensus.add(line.text, line.confidence, line.characters, line.view)

@@ -17,7 +17,8 @@ is what a recogniser confuses. Three more are no new text:
 
 - A clearly better view that says something a little different: what was read from worse ones is corrected.
 - A word that comes into view, or what is left of a line that leaves: a part of the other in a place that is longer or
-  shorter accordingly. The whole word takes over, and what is left is no vote.
+  shorter accordingly. The whole word takes over, and what is left is no vote. So does the whole line where the frame's
+  edge had cut it off; elsewhere a line that grows by a word says something new.
 - What follows readings that were neither sure nor twice the same (a split-flap turning, a slide fading in): it takes
   their appearance over, and they no longer count.
 
@@ -193,6 +194,8 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
             if info.frame_id == source.first.frame_id and line.confidence >= SURE:
                 vote.steady = line.text
         return []
+    if _is_at_edge(info, line.region.polygon):
+        vote.touch_edge()
     if not line.fresh:
         return _hold(source, track_id, vote, info, line)
     grown = _growth(vote, line)
@@ -204,9 +207,7 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         vote.waiting = Waiting(line, Trail.begin(info, line.region.polygon))
         return _replace(source, track_id, vote, vote.waiting)
     elif grown > 1:
-        vote.waiting = None
-        vote.forget_votes()
-        vote.add(info, line)
+        vote.grow(info, line)
     elif vote.agrees(line.text) or _corrects(vote, line):
         vote.count_waiting()
         vote.add(info, line)
@@ -315,7 +316,7 @@ def _growth(vote: OpenAppearance, line: Sighting) -> float:
 
     A word comes into view, or a line leaves or is hidden in part: then its place is longer or shorter in proportion to
     its height, and what is read is the beginning or the end of what was read before, or goes on with that. A line that
-    grows by a word is another text: that word was not there before.
+    grows by a word is another text, as that word was not there before, unless the frame's edge had cut it off.
     """
     assert vote.before is not None
     stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
@@ -324,8 +325,14 @@ def _growth(vote: OpenAppearance, line: Sighting) -> float:
     short, long = folded_text(line.text), folded_text(vote.winner().text)
     if stretch > 1:
         short, long = long, short
-    if len(short) >= len(long) or (stretch > 1 and short.count(" ") < long.count(" ")):
+    grows = stretch > 1
+    if len(short) >= len(long) or (grows and not vote.is_torn and short.count(" ") < long.count(" ")):
         return 1.0
+    if grows and vote.is_torn:
+        # The letter at the cut is read as what is left of it.
+        parts = (short[:-1], long[: len(short) - 1]), (short[1:], long[len(long) - len(short) + 1 :])
+        off = min(Levenshtein.distance(*part) for part in parts)
+        return stretch if off <= PART_OFF * len(short) else 1.0
     off = min(Levenshtein.distance(short, part) for part in (long[: len(short)], long[-len(short) :]))
     return stretch if off <= PART_OFF * len(short) else 1.0
 
@@ -371,6 +378,7 @@ def _opened(source: _Source, track_id: str, info: FrameInfo, line: Sighting, tra
     starts_track = track_id.startswith(trail.first.frame_id)
     appearance_id = track_id if starts_track else f"{track_id}~{trail.first.frame_id}"
     vote = OpenAppearance(appearance_id, source.calibration, source.patterns, trail, info.frame_id)
+    vote.is_torn = _is_at_edge(trail.first, trail.path[0][1]) or _is_at_edge(info, line.region.polygon)
     vote.add(info, line)
     return vote
 

@@ -440,8 +440,31 @@ def test_a_line_that_leaves_goes_on_saying_what_it_said() -> None:
 
 
 def test_a_line_that_grows_by_a_word_is_another_text() -> None:
-    lines = shown("Specials", 440, 640), shown("Specials SALE", 300, 620)
+    lines = shown("Specials", 240, 440), shown("Specials SALE", 240, 560)
     assert told_of(*lines) == [("Specials", 1.0, 1.25), ("Specials SALE", 1.3, 1.55)]
+
+
+def test_a_line_that_comes_in_is_the_whole_line_from_the_beginning_though_it_grows_by_words() -> None:
+    lines = shown("Please kf", 500, 640), shown("Please keep", 400, 600), shown("Please keep clear of", 300, 640)
+    whole = shown("Please keep clear of the doors", 100, 560)
+    assert told_of(*lines, whole) == [("Please keep clear of the doors", 1.0, 2.15)]
+    # From the left, its end comes first.
+    lines = shown("doors", 0, 120), shown("f the doors", 0, 260), shown("clear of the doors", 20, 460)
+    assert told_of(*lines) == [("clear of the doors", 1.0, 1.85)]
+
+
+def test_a_line_that_has_come_in_says_something_new_when_it_grows_once_more() -> None:
+    # It was seen at the edge, and read when it had left it.
+    cut = replace(shown("", 540, 640), fresh=False)
+    assert told_of(cut, shown("Spec", 480, 580), shown("Specials", 300, 500), shown("Specials SALE", 200, 520)) == [
+        ("Specials", 1.0, 1.85),
+        ("Specials SALE", 1.9, 2.15),
+    ]
+
+
+def test_another_text_in_the_place_of_a_line_that_was_cut_off_is_another_text() -> None:
+    lines = shown("12:04", 560, 640), shown("13:57 Lyon", 440, 620)
+    assert told_of(*lines) == [("12:04", 1.0, 1.25), ("13:57 Lyon", 1.3, 1.55)]
 
 
 def test_a_part_of_a_text_in_the_same_room_is_another_text() -> None:
