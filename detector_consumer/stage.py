@@ -35,27 +35,17 @@ MOST_WATCHES = 256
 """Sources that are followed; beyond that the one that was silent for longest is forgotten."""
 
 
-def build(
-    settings: DetectorSettings,
-    transport: Transport,
-    metrics: Metrics,
-    is_idle: Callable[[], bool] = lambda: True,
-    admits: Callable[[float], bool] | None = None,
-) -> Runner:
-    """The stage with its loop; ``is_idle`` as in `DetectorStage`; ``admits``, where all is read, as in `Runner`.
-
-    Raises:
-        EngineError: the detector is unknown or cannot be loaded.
-    """
-    return prepare(settings, is_idle, admits)(transport, metrics)
-
-
 def prepare(
     settings: DetectorSettings,
     is_idle: Callable[[], bool] = lambda: True,
     admits: Callable[[float], bool] | None = None,
 ) -> Callable[[Transport, Metrics], Runner]:
-    """The stage with its engine; what is given back puts it into its loop. See `build`.
+    """The stage with its engine; what is given back puts it into its loop.
+
+    Args:
+        settings: the stage's.
+        is_idle: as in `DetectorStage`.
+        admits: where all is read, as in `Runner`.
 
     Raises:
         EngineError: the detector is unknown or cannot be loaded.

@@ -135,6 +135,8 @@ class Runner:
         metrics: where it is counted.
         admits: asked before anything is taken, with how long it may wait, in seconds; nothing is taken while it says
             no. So a stage can leave the newest frame to be taken when there is time for it.
+        is_upstream_idle: whether the stage before has nothing in hand. While it works on something, that nothing comes
+            means no quiet. Over Kafka nobody knows.
     """
 
     def __init__(
@@ -144,8 +146,10 @@ class Runner:
         transport: Transport,
         metrics: Metrics,
         admits: Callable[[float], bool] | None = None,
+        is_upstream_idle: Callable[[], bool] = lambda: True,
     ) -> None:
         self._admits = admits
+        self._is_upstream_idle = is_upstream_idle
         self._stage = stage
         self.flow = flow
         self._transport = transport
@@ -183,6 +187,8 @@ class Runner:
                 self._collect(consumer, stop)
                 if self._waiting:
                     self._work(consumer, stop)
+                    last_work_s = time.monotonic()
+                elif last_work_s is not None and not self._is_upstream_idle():
                     last_work_s = time.monotonic()
                 elif last_work_s is not None and time.monotonic() - last_work_s > QUIET_S:
                     last_work_s = None

@@ -17,7 +17,7 @@ from indexer.closing import close_every_minute
 from indexer.retention import enforce_hourly
 from ocrstream.config import Configuration, DataSettings, DetectorSettings, IndexerSettings, RecognizerSettings
 from ocrstream.errors import OcrstreamError, TransportError
-from ocrstream.messages import CROPS
+from ocrstream.messages import CROPS, FRAMES
 from ocrstream.metrics import Metrics
 from ocrstream.runner import Runner
 from ocrstream.storage import DocumentStore
@@ -67,14 +67,16 @@ class Embedded:
         self._store = store
         self._retention_days = configuration.section(DataSettings).retention_days
         self._runners: dict[str, Runner] = {
-            "detector": detector.build(
+            "detector": detector.prepare(
                 configuration.section(DetectorSettings),
-                self._transport,
-                metrics,
                 is_idle=partial(self._transport.wait_handled, CROPS, 0.0),
                 admits=partial(self._transport.wait_handled, CROPS) if live else None,
-            ),
-            "recognizer": recognizer.build(configuration.section(RecognizerSettings), self._transport, metrics),
+            )(self._transport, metrics),
+            "recognizer": recognizer.prepare(
+                configuration.section(RecognizerSettings),
+                # Or a detector that needs long for a frame, on a busy machine, would end every text in sight.
+                is_upstream_idle=partial(self._transport.wait_handled, FRAMES, 0.0),
+            )(self._transport, metrics),
             "indexer": indexer.build(configuration.section(IndexerSettings), store, frames, self._transport, metrics),
             "dead-letters": dead_letters.build(letters, self._transport, metrics),
         }

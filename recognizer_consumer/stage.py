@@ -25,17 +25,10 @@ QUIET_S = 10.0
 """A source that sends nothing for so long, while others do, has ended what it showed."""
 
 
-def build(settings: RecognizerSettings, transport: Transport, metrics: Metrics) -> Runner:
-    """The stage with its loop.
-
-    Raises:
-        EngineError: the recogniser is unknown or cannot be loaded.
-    """
-    return prepare(settings)(transport, metrics)
-
-
-def prepare(settings: RecognizerSettings) -> Callable[[Transport, Metrics], Runner]:
-    """The stage with its engine; what is given back puts it into its loop.
+def prepare(
+    settings: RecognizerSettings, is_upstream_idle: Callable[[], bool] = lambda: True
+) -> Callable[[Transport, Metrics], Runner]:
+    """The stage with its engine; what is given back puts it into its loop. ``is_upstream_idle`` as in `Runner`.
 
     Raises:
         EngineError: the recogniser is unknown or cannot be loaded.
@@ -46,7 +39,7 @@ def prepare(settings: RecognizerSettings) -> Callable[[Transport, Metrics], Runn
     )
     # A detected frame has cost much already, so one more than the newest is kept before any is dropped.
     flow = Flow((CROPS,), TEXTS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=2)
-    return lambda transport, metrics: Runner(stage, flow, transport, metrics)
+    return lambda transport, metrics: Runner(stage, flow, transport, metrics, is_upstream_idle=is_upstream_idle)
 
 
 class RecognizerStage:

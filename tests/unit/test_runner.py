@@ -67,12 +67,14 @@ class Recorder:
 class Bench:
     """A runner over a transport with everything upstream already published."""
 
-    def __init__(self, stage: Recorder, flow: Flow = FLOW, transport: MemoryTransport | None = None) -> None:
+    def __init__(
+        self, stage: Recorder, flow: Flow = FLOW, transport: MemoryTransport | None = None, **more: Any
+    ) -> None:
         self.metrics = Metrics()
         self.transport = transport or MemoryTransport(partitions=1, capacity=100)
         self.out = self.transport.consumer([CROPS], "out")
         self.letters = self.transport.consumer([DEAD_LETTERS], "letters")
-        self.runner = Runner(stage, flow, self.transport, self.metrics)
+        self.runner = Runner(stage, flow, self.transport, self.metrics, **more)
         self.runner.join()
 
     def publish(self, *messages: Message | RawRecord, topic: str = FRAMES) -> None:
@@ -148,6 +150,28 @@ def test_a_stream_that_has_gone_quiet_is_told_to_the_end(monkeypatch: pytest.Mon
     stop.set()
     thread.join()
     assert found == [1, 999]
+
+
+def test_nothing_is_quiet_while_the_stage_before_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "QUIET_S", 0.0)
+    asked: list[bool] = []
+    enough = threading.Event()
+
+    def is_idle() -> bool:
+        asked.append(False)
+        if len(asked) >= 5:
+            enough.set()
+        return False
+
+    bench = Bench(Recorder(), is_upstream_idle=is_idle)
+    bench.publish(frame(1))
+    stop = threading.Event()
+    thread = threading.Thread(target=bench.runner.run, args=(stop,))
+    thread.start()
+    assert enough.wait(30)
+    stop.set()
+    thread.join()
+    assert bench.numbers() == [1], "it was not told that the stream has ended"
 
 
 def test_a_replayed_frame_of_a_live_source_is_never_dropped() -> None:

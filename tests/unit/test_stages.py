@@ -13,7 +13,7 @@ import pytest
 from ocrstream_test_engines import make_picture
 
 from detector_consumer.stage import DetectorStage
-from detector_consumer.stage import build as build_detector
+from detector_consumer.stage import prepare as prepare_detector
 from indexer.stage import IndexerStage
 from indexer.stage import build as build_indexer
 from ocrstream.by_source import read_patterns, read_zones
@@ -32,7 +32,7 @@ from ocrstream.transport.memory import MemoryTransport
 from ocrstream.wire import decode, encode
 from pipeline.topology import TOPOLOGY
 from recognizer_consumer.stage import QUIET_S, RecognizerStage
-from recognizer_consumer.stage import build as build_recognizer
+from recognizer_consumer.stage import prepare as prepare_recognizer
 
 SECOND_NS = 1_000_000_000
 GATE = ("Gate B12", (40.0, 30.0, 240.0, 74.0))
@@ -150,7 +150,7 @@ def test_formats_and_masks_come_from_the_settings(monkeypatch: pytest.MonkeyPatc
     formats = read_patterns({"h*": [r"GATE [A-Z]\d\d"]})
     masks = read_zones({"hall": [[[0.4, 0.5], [1, 0.5], [1, 1], [0.4, 1]]]})
     transport, metrics = MemoryTransport(), Metrics()
-    finder = build_detector(DetectorSettings(engine="blocks", masks=masks, read="all"), transport, metrics)
+    finder = prepare_detector(DetectorSettings(engine="blocks", masks=masks, read="all"))(transport, metrics)
     (crops,) = finder._stage.handle([frame(1, GATE, EXIT)])
     assert isinstance(crops, Crops)
     assert [crop.region.polygon for crop in crops.crops] == [box_polygon(*GATE[1])]
@@ -164,7 +164,7 @@ def test_formats_and_masks_come_from_the_settings(monkeypatch: pytest.MonkeyPatc
             return [Reading("GATE Bl2", 0.7, (*(0.99,) * 6, 0.3, 0.99)) for _ in crops]
 
     monkeypatch.setattr("recognizer_consumer.stage.load_recognizer", lambda _name, _options: Misread())
-    reader = build_recognizer(RecognizerSettings(engine="misread", formats=formats), transport, metrics)
+    reader = prepare_recognizer(RecognizerSettings(engine="misread", formats=formats))(transport, metrics)
     reader._stage.handle([crops])
     (last,) = reader._stage.finish()
     assert isinstance(last, Texts)
@@ -302,8 +302,8 @@ def test_the_topology_tells_the_truth(tmp_path: Path) -> None:
     transport, metrics = MemoryTransport(), Metrics()
     store = EmbeddedStore(tmp_path)
     runners = {
-        "detector_consumer": build_detector(DetectorSettings(engine="blocks"), transport, metrics),
-        "recognizer_consumer": build_recognizer(RecognizerSettings(engine="plain"), transport, metrics),
+        "detector_consumer": prepare_detector(DetectorSettings(engine="blocks"))(transport, metrics),
+        "recognizer_consumer": prepare_recognizer(RecognizerSettings(engine="plain"))(transport, metrics),
         "indexer": build_indexer(IndexerSettings(), store, None, transport, metrics),
     }
     rows = {row.folder: row for row in TOPOLOGY}
