@@ -1,6 +1,6 @@
 """How the camera moved from one frame to the next, told by small grey copies of the frames.
 
-A frame is made small once (`small_grey`); gate, motion and tracking all look at that copy. Its pixels are whole blocks
+A frame is made small once (`shrink`); gate, motion and tracking all look at that copy. Its pixels are whole blocks
 of the frame's pixels, so that both lie over each other by one factor and a resting picture stays exactly the same.
 """
 
@@ -122,19 +122,6 @@ def shrink(shown: Picture) -> Greys:
     else:
         small = _shrunk(_grey(picture), small_factor)
     return Greys(fine, small, fine_factor, small_factor)
-
-
-def small_grey(picture: Image) -> tuple[Grey, float]:
-    """Make the small grey copy of a frame alone.
-
-    Args:
-        picture: ``(H, W, 3) uint8 BGR``.
-
-    Returns:
-        `Greys.small`, and the scale (at most 1) that takes lengths and pixel edges of the frame to the copy's.
-    """
-    greys = shrink(Picture.from_array(picture))
-    return greys.small, 1 / greys.small_factor
 
 
 def evened(grey: Grey) -> Grey:

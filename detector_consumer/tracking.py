@@ -3,7 +3,8 @@
 Between detections every known line is carried along by its own pixels: `Tracker.advance`, once a frame. When a frame
 was looked at by the detector, `Tracker.associate` tells which line is which and takes the places from the detector::
 
-    grey, scale = small_grey(picture)
+    greys = shrink(picture)
+    grey, scale = greys.small, 1 / greys.small_factor
     motion = None if before is None else estimator.estimate(before, grey)  # None is a cut: all tracks end
     known = tracker.advance(key, grey, scale, motion, info.captured_at_ns)
     if gate_wants_the_detector:

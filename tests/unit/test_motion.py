@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detector_consumer.motion import Grey, Motion, MotionEstimator, evened, remaining_motion, shrink, small_grey
+from detector_consumer.motion import Grey, Motion, MotionEstimator, evened, remaining_motion, shrink
 from ocrstream.picture import Image, Picture
 
 SIZE = (426, 240)
@@ -169,9 +169,10 @@ def test_the_small_picture_covers_whole_blocks_of_the_frame(
 ) -> None:
     picture: Image = np.zeros((size[1], size[0], 3), np.uint8)
     picture[:, : 8 * factor] = 200
-    grey, scale = small_grey(picture)
+    greys = shrink(Picture.from_array(picture))
+    grey = greys.small
     assert grey.shape == (small[1], small[0])
-    assert scale == 1 / factor
+    assert greys.small_factor == factor
     assert (grey[:, :8] == 200).all()
     assert (grey[:, 8:] == 0).all()
 
@@ -249,15 +250,14 @@ def test_no_motion_remains_between_different_pictures_or_where_nothing_is_known(
 def test_the_small_picture_takes_the_mean_of_a_block() -> None:
     picture: Image = np.zeros((1080, 1920, 3), np.uint8)
     picture[::2] = 200
-    grey, _ = small_grey(picture)
-    assert (grey == 100).all()
+    assert (shrink(Picture.from_array(picture)).small == 100).all()
 
 
 def test_a_sliver_of_a_picture_is_made_small_too() -> None:
-    grey, scale = small_grey(np.zeros((2, 4000, 3), np.uint8))
-    assert grey.shape == (1, 2000)
-    assert scale == 0.5
-    motion = MotionEstimator().estimate(grey, grey.copy())
+    greys = shrink(Picture.from_array(np.zeros((2, 4000, 3), np.uint8)))
+    assert greys.small.shape == (1, 2000)
+    assert greys.small_factor == 2
+    motion = MotionEstimator().estimate(greys.small, greys.small.copy())
     assert motion is not None
     assert motion.is_still
 
