@@ -1,5 +1,7 @@
 """The shipped weights read: rendered words and lines, with spaces, case, digits and accents."""
 
+from pathlib import Path
+
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
@@ -16,8 +18,12 @@ def recognizer() -> Recognizer:
     return load_recognizer("crnn", EngineOptions(threads=1))
 
 
-def render(text: str, size_px: int = 40, ink: int = 20, ground: int = 235) -> Image:
-    font = PIL.ImageFont.load_default(size_px)
+ACCENTS = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
+"""Pillow's own font has hardly any accents; this one is in Debian's fonts-dejavu-core."""
+
+
+def render(text: str, size_px: int = 40, ink: int = 20, ground: int = 235, font_file: Path | None = None) -> Image:
+    font = PIL.ImageFont.truetype(font_file, size_px) if font_file else PIL.ImageFont.load_default(size_px)
     left, top, right, bottom = (round(side) for side in font.getbbox(text))
     image = PIL.Image.new("RGB", (right - left + 8, bottom - top + 8), (ground,) * 3)
     PIL.ImageDraw.Draw(image).text((4 - left, 4 - top), text, (ink,) * 3, font)
@@ -32,6 +38,15 @@ def test_words_and_lines_are_read(recognizer: Recognizer, text: str) -> None:
     assert reading.text == text
     assert reading.confidence > 0.5
     assert len(reading.characters) == len(text)
+
+
+@pytest.mark.skipif(not ACCENTS.exists(), reason="the font DejaVu Sans is not installed (fonts-dejavu-core)")
+@pytest.mark.parametrize(
+    "text",
+    ["Łódź", "GŁÓWNA", "Győr", "Škoda", "náměstí", "Plzeň", "Çıkış", "Târgu", "Žižkov", "Rīga"],  # noqa: RUF001
+)
+def test_letters_of_all_europe_are_read(recognizer: Recognizer, text: str) -> None:
+    assert recognizer.read([render(text, font_file=ACCENTS)])[0].text == text
 
 
 def test_light_on_dark_and_small_is_read_too(recognizer: Recognizer) -> None:

@@ -323,9 +323,9 @@ def test_frozen_convolutions_are_computed_once_for_several_visits(data: Path, tm
     looks: list[int] = []
     network.blocks[0].register_forward_hook(lambda *_: looks.append(1))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    for _ in range(20):
+    for _ in range(8):
         assert task.step(0.5)["samples"] >= 4
-    assert len(looks) < 12
+    assert 1 <= len(looks) <= 5
     changed = {
         name.partition(".")[0] for name, tensor in network.state_dict().items() if not tensor.equal(before[name])
     }
