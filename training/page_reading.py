@@ -21,7 +21,6 @@ from numpy.random import Generator
 
 from ocrstream.config import RecognizerSettings
 from ocrstream.errors import OcrstreamError
-from ocrstream.geometry import to_polygon
 from ocrstream.lines import cut_line, put_together
 from ocrstream.models import Detector, EngineOptions, Recognizer
 from ocrstream.models.crnn.charset import LATIN
@@ -156,7 +155,7 @@ def judge(
             if read is not None:
                 texts.append(read.text)
         surest = sorted(found, key=lambda line: -line.score)
-        places = [np.array(place, np.float32) for line in surest for place in line.words or (to_polygon(line.polygon),)]
+        places = [np.array(place, np.float32) for line in surest for place in line.words or (line.polygon,)]
         score.add(page, places, texts)
     return score.figures()
 

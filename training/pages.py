@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.picture import Image
@@ -91,15 +92,15 @@ def _ground(side: int, photo: Image, random: Generator) -> Image:
         colour = np.full(3, random.uniform(0, 50)) + random.normal(0, 8, 3)
     else:
         colour = random.uniform(0, 255, 3)
-    ground = np.broadcast_to(colour, (side, side, 3)).astype(np.float32)
+    ground: NDArray[np.float32] = np.broadcast_to(colour, (side, side, 3)).astype(np.float32)
     if kind >= 0.75:
         ends = random.uniform(-60, 60, (2, 3))
         steps = np.linspace(0, 1, side, dtype=np.float32)
         ground = ground + (steps[:, None, None] * ends[0] + steps[None, :, None] * ends[1]).astype(np.float32)
     if kind >= 0.88:
-        blurred = cv2.GaussianBlur(cv2.resize(photo, (side, side)), (0, 0), random.uniform(8, 20)).astype(np.float32)
-        share = np.float32(random.uniform(0.4, 1.0))
-        ground = ground * (1 - share) + blurred * share
+        blurred = cv2.GaussianBlur(cv2.resize(photo, (side, side)), (0, 0), random.uniform(8, 20))
+        share = random.uniform(0.4, 1.0)
+        ground = (ground * (1 - share) + blurred * share).astype(np.float32)
     if random.random() < 0.15:
         ground = ground + random.normal(0, random.uniform(1, 5), (side, side, 1)).astype(np.float32)
     return np.clip(ground, 0, 255).astype(np.uint8)
@@ -113,8 +114,8 @@ def _seen(page: Page, side: int, zoom: float, random: Generator) -> tuple[Image,
         moved = corners + random.normal(0, 0.015 * side, (4, 2)).astype(np.float32)
         angle = random.normal(0, 0.05)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=np.float32)
-        moved = (moved - side / 2) @ turn.T + side / 2
-        matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32)) @ matrix
+        turned = ((moved - side / 2) @ turn.T + side / 2).astype(np.float32)
+        matrix = cv2.getPerspectiveTransform(corners, turned) @ matrix
     way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
     # From pixel to pixel's middles, as a resize does.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])

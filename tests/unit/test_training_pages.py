@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.ImageFont
 import pytest
+from numpy.typing import NDArray
 
 from ocrstream.geometry import box_polygon, to_polygon
 from ocrstream.models import Reading, TextLine
@@ -44,8 +45,8 @@ def texts(folder: Path) -> Texts:
     return Texts(LATIN, [], folder / "dict")
 
 
-def differs(picture: Image, ground: int) -> np.ndarray:
-    return np.abs(picture.astype(int) - ground).max(axis=2) > 40
+def differs(picture: Image, ground: int) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(picture.astype(int) - ground).max(axis=2) > 40)
 
 
 def test_what_is_written_lies_in_its_box_and_nothing_else_does(fonts: list[Font]) -> None:
@@ -96,7 +97,8 @@ def test_pages_are_of_the_seed_and_their_words_where_their_labels_say(texts: Tex
         picture, regions = painter.paint(backdrop, [there], np.random.default_rng(seed))
         again, _ = painter.paint(backdrop, [there], np.random.default_rng(seed))
         np.testing.assert_array_equal(picture, again)
-        assert (picture.shape, picture.dtype) == ((192, 192, 3), np.uint8)
+        assert picture.shape == (192, 192, 3)
+        assert picture.dtype == np.uint8
         kept += any(region.text == "there" for region in regions)
         for region in (region for region in regions if region.text != "there"):
             (x0, y0), (x1, y1) = region.quad.min(axis=0), region.quad.max(axis=0)
