@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
-from ocrstream.models.ctpn.onnx_file import to_onnx
+from ocrstream.models.ctpn.onnx_file import read_state, to_onnx
 from ocrstream.models.ctpn.preprocess import (
     ENLARGEMENT,
     LONG_SIDE_PX,
@@ -24,7 +24,7 @@ from ocrstream.models.ctpn.preprocess import (
     picture_to_tensor,
 )
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX
-from ocrstream.models.weights import read_card, write_card
+from ocrstream.models.weights import read_card, to_path, write_card
 from training import checkpoints
 from training.folders import read_folders
 from training.loop import CHECKPOINT, CURVE
@@ -32,24 +32,25 @@ from training.loop import CHECKPOINT, CURVE
 _AVERAGE = "module."
 
 
-def export(run: Path, out: Path, half: bool = True) -> None:
+def export(run: Path, out: Path, half: bool = True, mean_with: Path | None = None) -> None:
     """Write the averaged weights of a run's checkpoint, with a card that tells how they came about.
 
     Args:
         run: the folder that ``python -m training.ctpn --out`` wrote.
         out: the ``.onnx`` file.
         half: store in half precision.
+        mean_with: a weight file of ours; the mean of its weights and the run's is written.
 
     Raises:
-        EngineError: the folder has no whole checkpoint.
+        EngineError: the folder has no whole checkpoint, or the other file is of another profile.
     """
-    state, settings, checkpoint = _average(run)
+    state, settings, checkpoint = _average(run, mean_with)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(to_onnx(state, settings["settings"]["profile"], half))
     write_card(out, card(settings, checkpoint["position"], _curve(run)))
 
 
-def quantise(run: Path, out: Path, data: Path, photos: int = 24) -> None:
+def quantise(run: Path, out: Path, data: Path, photos: int = 24, mean_with: Path | None = None) -> None:
     """Write the same in 8 bits, for the CPU: half of the size and about half of the time.
 
     Args:
@@ -57,12 +58,13 @@ def quantise(run: Path, out: Path, data: Path, photos: int = 24) -> None:
         out: the ``.onnx`` file.
         data: folders with photos, from which the range of each value is taken.
         photos: how many of them.
+        mean_with: as for `export`.
     """
     # A large package's part that nothing else needs.
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    state, settings, checkpoint = _average(run)
+    state, settings, checkpoint = _average(run, mean_with)
     with tempfile.TemporaryDirectory() as temporary:
         single, prepared, small = (Path(temporary) / f"{name}.onnx" for name in ("single", "prepared", "small"))
         single.write_bytes(to_onnx(state, settings["settings"]["profile"], half=False, fold=True))
@@ -156,8 +158,10 @@ def add_scores(weights: Path, report: Path) -> None:
     write_card(weights, {**known, "scores": scores})
 
 
-def _average(run: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any], dict[str, Any]]:
-    """A run's averaged weights, its settings, and its checkpoint."""
+def _average(
+    run: Path, mean_with: Path | None = None
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any], dict[str, Any]]:
+    """A run's averaged weights, or their mean with others, its settings, and its checkpoint."""
     checkpoint = checkpoints.load(run / CHECKPOINT)
     try:
         settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
@@ -169,6 +173,12 @@ def _average(run: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any],
         for name, tensor in average.items()
         if name.startswith(_AVERAGE) and tensor.is_floating_point()
     }
+    if mean_with:
+        other, profile = read_state(mean_with)
+        if profile != settings["settings"]["profile"]:
+            raise EngineError(f"{mean_with} is of the profile {profile}, the run of {settings['settings']['profile']}")
+        state = {name: ((array + other[name]) / 2).astype(np.float32) for name, array in state.items()}
+        settings = {**settings, "mean_with": mean_with.name}
     return state, settings, checkpoint
 
 
@@ -196,13 +206,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--single", action="store_true", help="store in single precision, twice as large")
     parser.add_argument("--int8", type=Path, metavar="DIR", help="store in 8 bits; ranges from the photos in DIR")
+    parser.add_argument(
+        "--mean-with", metavar="NAME", help="write the mean of the run's weights and these, a file's or a shipped one's"
+    )
     options = parser.parse_args(arguments)
+    other = to_path(options.mean_with) if options.mean_with else None
     if options.scores:
         add_scores(options.out, options.scores)
     elif options.int8:
-        quantise(options.run, options.out, options.int8)
+        quantise(options.run, options.out, options.int8, mean_with=other)
     else:
-        export(options.run, options.out, half=not options.single)
+        export(options.run, options.out, not options.single, other)
 
 
 if __name__ == "__main__":

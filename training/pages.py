@@ -92,15 +92,15 @@ def _ground(side: int, photo: Image, random: Generator) -> Image:
         colour = np.full(3, random.uniform(0, 50)) + random.normal(0, 8, 3)
     else:
         colour = random.uniform(0, 255, 3)
-    ground = np.broadcast_to(colour, (side, side, 3)).astype(np.float32)
+    ground: NDArray[np.float32] = np.broadcast_to(colour, (side, side, 3)).astype(np.float32)
     if kind >= 0.75:
         ends = random.uniform(-60, 60, (2, 3))
         steps = np.linspace(0, 1, side, dtype=np.float32)
         ground = ground + (steps[:, None, None] * ends[0] + steps[None, :, None] * ends[1]).astype(np.float32)
     if kind >= 0.88:
-        blurred = cv2.GaussianBlur(cv2.resize(photo, (side, side)), (0, 0), random.uniform(8, 20)).astype(np.float32)
-        share = np.float32(random.uniform(0.4, 1.0))
-        ground = ground * (1 - share) + blurred * share
+        blurred = cv2.GaussianBlur(cv2.resize(photo, (side, side)), (0, 0), random.uniform(8, 20))
+        share = random.uniform(0.4, 1.0)
+        ground = (ground * (1 - share) + blurred * share).astype(np.float32)
     if random.random() < 0.15:
         ground = ground + random.normal(0, random.uniform(1, 5), (side, side, 1)).astype(np.float32)
     return np.clip(ground, 0, 255).astype(np.uint8)
@@ -108,14 +108,14 @@ def _ground(side: int, photo: Image, random: Generator) -> Image:
 
 def _seen(page: Page, side: int, zoom: float, random: Generator) -> tuple[Image, list[Region]]:
     """A page as it is captured: straight from the screen, or by a camera before it, a little turned."""
-    matrix: NDArray[np.float64] = np.diag([zoom, zoom, 1.0])
+    matrix = np.diag([zoom, zoom, 1.0])
     if zoom not in (1.0, 1.25) and random.random() < 0.6:
         corners = np.array([(0, 0), (side, 0), (side, side), (0, side)], dtype=np.float32)
         moved = corners + random.normal(0, 0.015 * side, (4, 2)).astype(np.float32)
         angle = random.normal(0, 0.05)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=np.float32)
-        moved = ((moved - side / 2) @ turn.T + side / 2).astype(np.float32)
-        matrix = np.asarray(cv2.getPerspectiveTransform(corners, moved) @ matrix, np.float64)
+        turned = ((moved - side / 2) @ turn.T + side / 2).astype(np.float32)
+        matrix = cv2.getPerspectiveTransform(corners, turned) @ matrix
     way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
     # From pixel to pixel's middles, as a resize does.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])

@@ -216,6 +216,11 @@ def test_a_run_is_exported_with_its_card_and_its_scores(tmp_path: Path) -> None:
     weight = task.average.module.get_parameter("head.weight").detach().numpy()
     np.testing.assert_allclose(state["head.weight"], weight, rtol=1e-3, atol=1e-6)
     told = read_card(tmp_path / "half.onnx").card
+    zeros = {name: torch.zeros_like(tensor).numpy() for name, tensor in task.average.module.state_dict().items()}
+    (tmp_path / "zeros.onnx").write_bytes(to_onnx(zeros, "light"))
+    export(tmp_path / "run", tmp_path / "mean.onnx", mean_with=tmp_path / "zeros.onnx")
+    np.testing.assert_allclose(read_state(tmp_path / "mean.onnx")[0]["head.weight"], weight / 2, rtol=1e-3, atol=1e-6)
+    assert read_card(tmp_path / "mean.onnx").card["training"]["mean_with"] == "zeros.onnx"
     assert told["training"]["samples"] >= 2
     assert told["training"]["notes"] == ["a trial"]
 

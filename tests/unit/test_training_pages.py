@@ -98,6 +98,7 @@ def test_pages_are_of_the_seed_and_their_words_where_their_labels_say(texts: Tex
         again, _ = painter.paint(backdrop, [there], np.random.default_rng(seed))
         np.testing.assert_array_equal(picture, again)
         assert picture.shape == (192, 192, 3)
+        assert picture.dtype == np.uint8
         kept += any(region.text == "there" for region in regions)
         for region in (region for region in regions if region.text != "there"):
             (x0, y0), (x1, y1) = region.quad.min(axis=0), region.quad.max(axis=0)

@@ -35,7 +35,7 @@ class DecodeRule:
     """
 
     cell_score: float = 0.5
-    word_score: float = 0.7
+    word_score: float = 0.73
     min_height_px: float = 4.0
     slope_prior: float = 1.0
 
