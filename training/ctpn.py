@@ -33,7 +33,7 @@ from ocrstream.models.torch_network import find_device
 from ocrstream.models.weights import read_card, to_path
 from training.folders import read_folders
 from training.initial import load_backbone
-from training.loop import Plan, run
+from training.loop import Plan, autocast, run
 from training.pages import PagePainter
 from training.photos import PhotoCache
 from training.protocols import IcdarIou
@@ -133,7 +133,6 @@ class CtpnTask:
         torch.set_flush_denormal(True)
         self._settings = settings
         self._device = find_device("ctpn", device)
-        self._type = fast_type(self._device)
         network = Ctpn(settings.profile)
         if start:
             _fill(network, settings.profile, start)
@@ -185,7 +184,7 @@ class CtpnTask:
             )
         picture, score, geometry, known = (part.to(self._device, non_blocking=True) for part in next(self._batches))
         self._number += len(picture)
-        with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
+        with autocast(self._device):
             output = self.network(to_input(picture))
         parts = losses(output.float(), score, geometry.float(), known)
         loss = parts["score"] + parts["dice"] + parts["height"] + parts["ends"] + parts["slope"]
@@ -213,7 +212,7 @@ class CtpnTask:
         padded = np.zeros((1, height, width, 3), dtype=np.uint8)
         padded[0, : photo.shape[0], : photo.shape[1]] = photo
         self.average.eval()
-        with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
+        with autocast(self._device):
             output = self.average(to_input(torch.from_numpy(padded).to(self._device)))
         words = decode(output[0].float().cpu().numpy())
         return [words.quads[index].astype(np.float32) for index in np.argsort(-words.scores)]
@@ -226,14 +225,6 @@ class CtpnTask:
         """Take back what `state` gave."""
         self.average.load_state_dict(state["average"])
         self._number = state["number"]
-
-
-def fast_type(device: torch.device) -> torch.dtype:
-    """What convolutions are fastest in: a processor without units for bfloat16 takes five times as long in it."""
-    if device.type != "cpu":
-        return torch.bfloat16
-    units = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return torch.bfloat16 if any(getattr(torch.cpu, name, bool)() for name in units) else torch.float32
 
 
 def _fill(network: Ctpn, profile: str, path: Path) -> None:

@@ -21,7 +21,7 @@ pytest.importorskip("onnx", reason="the package onnx is not installed (extra tra
 
 from ocrstream.models.ctpn.network import Ctpn  # noqa: E402
 from ocrstream.models.ctpn.onnx_file import read_state, to_onnx  # noqa: E402
-from training.ctpn import CtpnTask, Settings, fast_type, history, losses, to_input  # noqa: E402
+from training.ctpn import CtpnTask, Settings, history, losses, to_input  # noqa: E402
 from training.export_ctpn import add_scores, card, export, quantise  # noqa: E402
 from training.loop import Plan, run  # noqa: E402
 from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
@@ -154,14 +154,6 @@ def test_as_much_of_the_backbone_stays_as_it_is_as_told(tmp_path: Path) -> None:
     learning = {name.split(".")[0] for name, each in task.network.named_parameters() if each.requires_grad}
     assert "backbone" not in learning
     assert {"recurrence", "head"} <= learning
-
-
-def test_bfloat16_is_for_what_computes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fast_type(torch.device("cuda")) == torch.bfloat16
-    for units, expected in ((False, torch.float32), (True, torch.bfloat16)):
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-            monkeypatch.setattr(torch.cpu, name, lambda units=units: units, raising=False)
-        assert fast_type(torch.device("cpu")) == expected
 
 
 def test_a_card_tells_of_all_trainings_before(tmp_path: Path) -> None:
