@@ -6,6 +6,7 @@ top-left, and nothing here loops over lines. Small pictures are ``(h, w) uint8``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
@@ -45,6 +46,15 @@ class Patches(NamedTuple):
 
     levels: NDArray[np.float32]
     inside: NDArray[np.bool_]
+
+    def of(self, numbers: NDArray[np.intp] | list[int]) -> Patches:
+        """Those of some of the lines."""
+        return Patches(self.levels[numbers], self.inside[numbers])
+
+
+def stacked(seen: Iterable[Patches]) -> Patches:
+    """The patches of lines that were looked at apart; at least one."""
+    return Patches(*(np.concatenate(part) for part in zip(*seen, strict=True)))
 
 
 class Moved(NamedTuple):

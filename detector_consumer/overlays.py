@@ -230,7 +230,7 @@ class Overlays:
         corners = np.stack([place.corners for place in self._places])
         ways = _ways(now.since, corners)
         scene = _Scene(anchor.grey, now, [*lines, *(_corners_of(place.box) for place in self._places)])
-        stays = _stay(_joined([place.reference for place in self._places]), now.grey, corners)
+        stays = _stay(flow.stacked(place.reference for place in self._places), now.grey, corners)
         stays_now = _stay(flow.patches(anchor.grey, corners), now.grey, corners)
         kept = []
         for number, place in enumerate(self._places):
@@ -273,8 +273,7 @@ class Overlays:
             if found:
                 self._join(found, box)
             elif len(self._places) < MOST:
-                mine = Patches(reference.levels[[number]], reference.inside[[number]])
-                self._places.append(_Place(corners, box, mine, anchor.at_ns, now.at_ns))
+                self._places.append(_Place(corners, box, reference.of([number]), anchor.at_ns, now.at_ns))
 
     def _join(self, places: Sequence[_Place], box: Box) -> None:
         """Take note that one line stands in some places: of all but one nothing is said any more."""
@@ -351,10 +350,6 @@ def _largest_way(motion: Motion, grey: Grey) -> float:
     height, width = grey.shape
     corners = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
     return float(np.linalg.norm(motion.move(corners) - corners, axis=1).max())
-
-
-def _joined(references: Sequence[Patches]) -> Patches:
-    return Patches(*(np.concatenate(part) for part in zip(*references, strict=True)))
 
 
 def _belongs(place: _Place, corners: NDArray[np.float64], box: Box) -> bool:

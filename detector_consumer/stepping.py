@@ -69,7 +69,7 @@ class Step:
         (asked,) = np.nonzero(did_rest | (is_told & (self.fit < STILL_FIT)))
         if not len(asked):
             return
-        fit = flow.fit(_chosen(self._reference, asked), flow.patches(self._grey, self._before[asked]))
+        fit = flow.fit(self._reference.of(asked), flow.patches(self._grey, self._before[asked]))
         gain = fit - self.fit[asked]
         least = np.where(is_told[asked], np.where(did_rest[asked], 0.0, REST_GAIN), -ALIKE)
         rests = (fit >= VISIBLE_FIT) & (gain > least)
@@ -88,7 +88,7 @@ class Step:
             return
         expected = self.now[which] if expected is None else expected
         led = flow.follow(self._before_grey, self._grey, self._before[which], expected, levels)
-        fit = flow.fit(_chosen(self._reference, which), flow.patches(self._grey, led.corners))
+        fit = flow.fit(self._reference.of(which), flow.patches(self._grey, led.corners))
         trusted = (led.support >= MIN_SUPPORT) & (fit >= VISIBLE_FIT) & (fit >= self.fit[which] - ALIKE)
         chosen = which[trusted]
         self.now[chosen], self.fit[chosen], self.is_led[chosen] = led.corners[trusted], fit[trusted], True
@@ -109,7 +109,7 @@ class Step:
         (off,) = np.nonzero(self.fit < SURE_FIT)
         if not len(off):
             return
-        reference, places, fit = _chosen(self._reference, off), self.now[off], self.fit[off]
+        reference, places, fit = self._reference.of(off), self.now[off], self.fit[off]
         for step_px in DRIFT_PX:
             began = places.copy()
             for shift in _AROUND:
@@ -132,7 +132,3 @@ class Step:
 
 
 _AROUND = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y], np.float64)
-
-
-def _chosen(seen: Patches, numbers: NDArray[np.intp]) -> Patches:
-    return Patches(seen.levels[numbers], seen.inside[numbers])

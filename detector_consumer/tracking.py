@@ -254,7 +254,8 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     camera = before @ motion.matrix[:, :2].T + motion.matrix[:, 2]
     own = np.stack([track.speed_px_s for track in tracks]) * (source.scale * seconds)
     own[np.linalg.norm(own, axis=1) < STEADY_PX] = 0.0
-    step = Step(source.grey, grey, before, camera, camera + own[:, None], _stacked(tracks))
+    reference = flow.stacked(track.reference for track in tracks if track.reference is not None)
+    step = Step(source.grey, grey, before, camera, camera + own[:, None], reference)
     if not motion.is_still:
         step.let_rest(np.array([track.rests for track in tracks]))
     step.ask_points(np.flatnonzero((step.fit < STILL_FIT) & ~step.rests))
@@ -361,16 +362,7 @@ def _remember(tracks: list[_Track], source: _Source) -> None:
         return
     seen = flow.patches(source.grey, np.stack([track.corners for track in tracks]) * source.scale)
     for number, track in enumerate(tracks):
-        track.reference = _chosen(seen, [number])
-
-
-def _stacked(tracks: list[_Track]) -> Patches:
-    references = [track.reference for track in tracks if track.reference is not None]
-    return Patches(*(np.concatenate(part) for part in zip(*references, strict=True)))
-
-
-def _chosen(seen: Patches, numbers: NDArray[np.intp] | list[int]) -> Patches:
-    return Patches(seen.levels[numbers], seen.inside[numbers])
+        track.reference = seen.of([number])
 
 
 def _alive(source: _Source) -> list[_Track]:
