@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import ROOT
-from benchmarks.latency import TICK_S
+from benchmarks.latency import stat_of
 from benchmarks.onlooker import Onlooker, frame_rates
 from ocrstream.config import ElasticsearchSettings
 from ocrstream.storage.elastic import ElasticStore
@@ -128,18 +128,17 @@ def _servers() -> Iterator[tuple[str, str]]:
 
 
 def _spent_s(processes: Sequence[int]) -> float:
-    """Processor seconds of these processes and of what they have started, see proc(5)."""
+    """Processor seconds of these processes and of what they have started."""
     spent_s: dict[int, float] = {}
     children: defaultdict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            _, parent, spent_s[int(folder.name)] = stat_of(folder)
         except OSError:
             continue  # it ended just now
-        spent_s[int(folder.name)] = (int(fields[11]) + int(fields[12])) * TICK_S
-        children[int(fields[1])].append(int(folder.name))
+        children[parent].append(int(folder.name))
     waiting, total_s = list(processes), 0.0
     while waiting:
         process = waiting.pop()

@@ -98,11 +98,21 @@ def _threads() -> Iterator[tuple[int, str, float]]:
     """Number, command and processor seconds of each thread of this process, see proc(5)."""
     for folder in Path("/proc/self/task").iterdir():
         try:
-            command, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            command, _, cpu_s = stat_of(folder)
         except OSError:
             continue  # it ended just now
-        fields = rest.split()
-        yield int(folder.name), command, (int(fields[11]) + int(fields[12])) * TICK_S
+        yield int(folder.name), command, cpu_s
+
+
+def stat_of(folder: Path) -> tuple[str, int, float]:
+    """Command, parent's number and processor seconds of a process or thread, by its folder, see proc(5).
+
+    Raises:
+        OSError: it is there no more.
+    """
+    command, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return command, int(fields[1]), (int(fields[11]) + int(fields[12])) * TICK_S
 
 
 class Inference:
