@@ -33,7 +33,7 @@ from ocrstream.cropping import cut
 from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh
 from ocrstream.lines import carry, cut_line
 from ocrstream.messages import Crop, Crops, EngineInfo, FrameInfo, Region
-from ocrstream.models import TextLine
+from ocrstream.models import NO_MARGIN, Margin, TextLine
 from ocrstream.models.ordering import in_reading_order
 from ocrstream.picture import Picture
 
@@ -184,12 +184,13 @@ class Watch:
         assert self._changes is not None
         self._gate.examined(examination.tiles(self._changes))
 
-    def tell(self, detector: EngineInfo, shown: Picture, *, keep: bool = False) -> Crops:
+    def tell(self, detector: EngineInfo, shown: Picture, *, margin: Margin = NO_MARGIN, keep: bool = False) -> Crops:
         """What there is to say of the frame.
 
         Args:
             detector: what looked at it.
             shown: its picture.
+            margin: the detector's.
             keep: whether the frame is kept in any case.
         """
         info = self._info
@@ -217,7 +218,8 @@ class Watch:
         if is_kept:
             self._kept_at_ns = at_ns
         crops = tuple(
-            self._crop(number, track, wanted.get(track.track_id), shown) for number, track in enumerate(in_sight)
+            self._crop(number, track, wanted.get(track.track_id), shown, margin)
+            for number, track in enumerate(in_sight)
         )
         return Crops(info, detector, crops, is_kept, is_whole=False, picture=shown)
 
@@ -315,7 +317,7 @@ class Watch:
                 return True
         return False
 
-    def _crop(self, number: int, track: Followed, wanted: _Wanted | None, shown: Picture) -> Crop:
+    def _crop(self, number: int, track: Followed, wanted: _Wanted | None, shown: Picture, margin: Margin) -> Crop:
         assert self._info is not None
         words: tuple[Polygon, ...] = ()
         if wanted is not None and (found := self._words.get(track.track_id)) is not None:
@@ -324,7 +326,7 @@ class Watch:
         region = to_region(number, line, self._info, shown.size_wh(), track.track_id)
         if wanted is None:
             return Crop(region, ())
-        pictures = tuple(map(Picture.from_array, cut_line(shown.array(), track.polygon, words)))
+        pictures = tuple(map(Picture.from_array, cut_line(shown.array(), track.polygon, words, margin)))
         return Crop(region, pictures, wanted.view, wanted.is_changed)
 
 

@@ -64,6 +64,15 @@ def clip_polygon(polygon: Polygon, width_px: float, height_px: float) -> Polygon
     return a, b, c, d
 
 
+def grown_polygon(polygon: Polygon, along_px: float, across_px: float) -> Polygon:
+    """The polygon so much longer at both ends of the text, and so much higher above and below it."""
+    corners = np.array(polygon, dtype=np.float64)
+    along, down = corners[[1, 2]] - corners[[0, 3]], corners[[3, 2]] - corners[[0, 1]]
+    along, down = (sides.sum(axis=0) / max(float(np.linalg.norm(sides.sum(axis=0))), 1e-6) for sides in (along, down))
+    signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+    return to_polygon(corners + signs[:, :1] * along_px * along + signs[:, 1:] * across_px * down)
+
+
 def polygon_between(a: Polygon, b: Polygon, share: float) -> Polygon:
     """The polygon that lies so far on the straight way from one to another, 0 to 1."""
     p, q, r, s = ((x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for (x0, y0), (x1, y1) in zip(a, b, strict=True))

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.cropping import cut
-from ocrstream.geometry import Point, Polygon, to_polygon
+from ocrstream.geometry import Point, Polygon, grown_polygon, polygon_size_wh, to_polygon
 from ocrstream.messages import Word
-from ocrstream.models import Reading
+from ocrstream.models import NO_MARGIN, Margin, Reading
 from ocrstream.picture import Image
 
 NARROW, WIDE = frozenset("iIl1jtfr.,:;'!|()[]-"), frozenset("mwMW@%")
@@ -44,15 +44,24 @@ class LineReading:
     words: tuple[Word, ...]
 
 
-def cut_line(picture: Image, polygon: Polygon, words: Sequence[Polygon]) -> list[Image]:
+def cut_line(picture: Image, polygon: Polygon, words: Sequence[Polygon], margin: Margin = NO_MARGIN) -> list[Image]:
     """What of a line is read: one crop a word, or one of the whole line where its words are not known.
 
     Args:
         picture: ``(H, W, 3) uint8 BGR``.
         polygon: the line's, in the picture's pixels, clockwise from the text's top-left.
         words: its words', likewise; may be empty.
+        margin: the detector's.
     """
-    return [cut(picture, each) for each in words or (polygon,)]
+    places = words or (polygon,)
+    if margin != NO_MARGIN:
+        places = [_with_margin(place, margin) for place in places]
+    return [cut(picture, place) for place in places]
+
+
+def _with_margin(place: Polygon, margin: Margin) -> Polygon:
+    height_px = polygon_size_wh(place)[1]
+    return grown_polygon(place, margin.along * height_px, margin.across * height_px)
 
 
 def put_together(

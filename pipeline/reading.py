@@ -69,7 +69,7 @@ class Reader:
         """
         found = self._detector.detect(pictures)
         crops = [
-            [cut_line(picture, line.polygon, line.words) for line in lines]
+            [cut_line(picture, line.polygon, line.words, self._detector.margin) for line in lines]
             for picture, lines in zip(pictures, found, strict=True)
         ]
         readings = iter(self._recognizer.read([crop for frame in crops for line in frame for crop in line]))

@@ -153,9 +153,10 @@ def _judge_photos(engines: Engines, photos: Sequence[Photo], min_confidence: flo
                 words = [_in_words(picture, polygon, text) for polygon, text in lines]
                 pairs[name].add(photo, words, time_ms)
             else:
-                (found,), time_ms = _timed(engines.detectors[name].detect, [picture])
+                detector = engines.detectors[name]
+                (found,), time_ms = _timed(detector.detect, [picture])
                 # Cutting is part of the way from lines to text, but belongs to neither engine: it is not timed.
-                cuts = [cut_line(picture, line.polygon, line.words) for line in found]
+                cuts = [cut_line(picture, line.polygon, line.words, detector.margin) for line in found]
                 quads = _surest_first(found)
                 for second, recognizer in engines.recognizers.items():
                     readings, reading_ms = _timed(recognizer.read, [crop for crops in cuts for crop in crops])

@@ -15,19 +15,17 @@ import onnx
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
+from ocrstream.models.ctpn.looking import CLOSER, CLOSEST, FIRST_LOOK_PX
 from ocrstream.models.ctpn.onnx_file import read_state, to_onnx
-from ocrstream.models.ctpn.preprocess import (
-    ENLARGEMENT,
-    LONG_SIDE_PX,
-    MAX_ENLARGEMENT,
-    SHORT_SIDE_PX,
-    picture_to_tensor,
-)
+from ocrstream.models.ctpn.preprocess import resized, to_tensor
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX
 from ocrstream.models.weights import read_card, to_path, write_card
 from training import checkpoints
 from training.folders import read_folders
 from training.loop import CHECKPOINT, CURVE
+
+CALIBRATION_SCALE = 1.25
+"""Photos are seen so many times as large when ranges are taken from them."""
 
 _AVERAGE = "module."
 
@@ -106,7 +104,7 @@ class _Calibration:
         photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if photo is None:
             raise EngineError(f"{path} is not a picture that can be read")
-        return {"pictures": picture_to_tensor(photo[:480, :640].astype(np.uint8, copy=False))[0]}
+        return {"pictures": to_tensor(resized(photo[:480, :640].astype(np.uint8, copy=False), CALIBRATION_SCALE))}
 
     def set_range(self, start_index: int, end_index: int) -> None:
         """The quantiser asks for this where it reads in pieces; all is read at once."""
@@ -122,8 +120,8 @@ def card(settings: dict[str, Any], position: dict[str, Any], curve: list[dict[st
         "engine": "ctpn",
         "profile": settings["settings"]["profile"],
         "input": (
-            f"BGR less the ImageNet mean; enlarged by {ENLARGEMENT}, or to a short side of {SHORT_SIDE_PX} px at most "
-            f"{MAX_ENLARGEMENT:g} times; long side {LONG_SIDE_PX} px at most; padded to {INPUT_STEP_PX} px"
+            f"BGR less the ImageNet mean, padded to {INPUT_STEP_PX} px: the whole picture at {FIRST_LOOK_PX} pixels at "
+            f"most, and smaller yet; patches of it {CLOSER:g} times as large, at most {CLOSEST:g} times as the picture"
         ),
         "training": {
             **settings,

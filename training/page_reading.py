@@ -151,7 +151,7 @@ def judge(
         (found,) = detector.detect([page.picture])
         texts = []
         for line in found:
-            crops = cut_line(page.picture, line.polygon, line.words)
+            crops = cut_line(page.picture, line.polygon, line.words, detector.margin)
             read = put_together(line.polygon, line.words, crops, recognizer.read(crops), min_confidence)
             if read is not None:
                 texts.append(read.text)

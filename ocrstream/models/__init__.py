@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ocrstream.errors import EngineError
 from ocrstream.geometry import Polygon
@@ -65,10 +65,31 @@ class Reading:
     characters: tuple[float, ...] = ()
 
 
+class Margin(NamedTuple):
+    """How much more than a text recognisers want to see, in text heights.
+
+    Attributes:
+        along: at each of its ends.
+        across: above and below.
+    """
+
+    along: float
+    across: float
+
+
+NO_MARGIN = Margin(0.0, 0.0)
+
+
 class Detector(Protocol):
-    """Finds text lines."""
+    """Finds text lines.
+
+    Attributes:
+        info: what it is.
+        margin: what is to be cut out around its polygons to be read.
+    """
 
     info: EngineInfo
+    margin: Margin
 
     def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
         """The text lines of each picture, in reading order, in its own pixels.

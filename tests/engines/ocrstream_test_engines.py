@@ -38,7 +38,7 @@ import numpy as np
 
 from ocrstream.geometry import Box, box_polygon
 from ocrstream.messages import EngineInfo
-from ocrstream.models import EngineOptions, Reading, TextLine
+from ocrstream.models import NO_MARGIN, EngineOptions, Reading, TextLine
 from ocrstream.picture import Image
 
 BACKGROUND = 230
@@ -100,6 +100,7 @@ class BlocksDetector:
 
     def __init__(self, options: EngineOptions) -> None:
         self.info = EngineInfo("blocks", "b10c5b10c5b1")
+        self.margin = NO_MARGIN
 
     def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
         return [self._detect(picture) for picture in pictures]

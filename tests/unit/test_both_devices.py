@@ -105,7 +105,8 @@ def test_a_gpu_finds_the_same_words_as_eight_bits(on_cpu: Engines, on_gpu: Engin
 
 def test_a_gpu_reads_the_same_as_eight_bits(on_cpu: Engines, on_gpu: Engines, hall: Image) -> None:
     (lines,) = on_cpu.detector.detect([hall])
-    crops = [crop for line in lines if line.score >= SURE for crop in cut_line(hall, line.polygon, line.words)]
+    margin = on_cpu.detector.margin
+    crops = [crop for line in lines if line.score >= SURE for crop in cut_line(hall, line.polygon, line.words, margin)]
     here, there = on_cpu.recognizer.read(crops), on_gpu.recognizer.read(crops)
     sure = [pair for pair in zip(here, there, strict=True) if pair[0].confidence > SURE / 2]
     assert len(sure) > 10

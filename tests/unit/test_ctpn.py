@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from ocrstream.errors import EngineError
 from ocrstream.geometry import box_polygon
 from ocrstream.models import EngineOptions, TextLine
-from ocrstream.models.ctpn import CtpnDetector, _to_lines
+from ocrstream.models.ctpn import MARGIN, CtpnDetector, _to_lines
 from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
 from ocrstream.models.ctpn.joining import around, join
 from ocrstream.models.ctpn.merging import merge
-from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
+from ocrstream.models.ctpn.preprocess import resized, to_tensor
 from ocrstream.models.ctpn.slices import MEAN_BGR, cell_centres, to_distance_px
 from ocrstream.models.ordering import in_reading_order
 from ocrstream.models.session import Session
@@ -202,37 +202,26 @@ def test_a_first_convolution_on_squares_computes_the_same(tmp_path: Path) -> Non
 
 
 def test_the_backbone_sees_what_its_initial_weights_were_made_for() -> None:
-    tensor, placement = picture_to_tensor(np.full((400, 600, 3), (10, 20, 30), dtype=np.uint8))
+    tensor = to_tensor(np.full((500, 750, 3), (10, 20, 30), dtype=np.uint8))
     assert tensor.shape == (1, 3, 512, 768)
     np.testing.assert_allclose(tensor[0, :, 0, 0], np.array((10, 20, 30)) - MEAN_BGR)
     assert not tensor[0, :, 500:].any()
     assert not tensor[0, :, :, 750:].any()
-    assert placement == Placement(600, 400, 1.25, 1.25)
 
 
 @pytest.mark.parametrize(
-    ("size_wh", "input_wh", "scale"),
-    [
-        ((1280, 720), (1600, 928), 1.25),
-        ((1920, 1080), (1600, 928), 1600 / 1920),
-        ((640, 400), (800, 512), 1.25),
-        ((200, 100), (416, 224), 2.0),
-    ],
+    ("scale", "shape"), [(1.0, (40, 61, 3)), (0.5, (20, 30, 3)), (2.0, (80, 122, 3)), (0.01, (1, 1, 3))]
 )
-def test_large_pictures_are_made_smaller_and_small_ones_larger(
-    size_wh: tuple[int, int], input_wh: tuple[int, int], scale: float
-) -> None:
-    tensor, placement = picture_to_tensor(np.zeros((size_wh[1], size_wh[0], 3), dtype=np.uint8))
-    assert tensor.shape == (1, 3, input_wh[1], input_wh[0])
-    assert placement.scale_x == pytest.approx(scale)
-    assert placement.scale_y == pytest.approx(scale)
+def test_a_picture_is_seen_so_many_times_as_large(scale: float, shape: tuple[int, ...]) -> None:
+    picture = np.full((40, 61, 3), 77, dtype=np.uint8)
+    assert resized(picture, scale).shape == shape
+    assert (resized(picture, scale) == 77).all()
 
 
 def test_boxes_are_in_the_pictures_own_pixels_and_inside_it() -> None:
     quads = np.array([tilted((100, 50), (80, 20), 0), tilted((400, 50), (80, 20), 0), tilted((900, 50), (80, 20), 0)])
-    lines = _to_lines(Words(quads.astype(np.float64), np.array([0.9, 0.8, 0.7])), Placement(210, 100, 2.0, 2.0))
-    # A tenth of the text's height is added at both ends.
-    assert [line.polygon for line in lines] == [box_polygon(29, 20, 71, 30), box_polygon(179, 20, 210, 30)]
+    lines = _to_lines(Words(quads.astype(np.float64), np.array([0.9, 0.8, 0.7])), (420, 200))
+    assert [line.polygon for line in lines] == [box_polygon(60, 40, 140, 60), box_polygon(360, 40, 420, 60)]
     assert [line.score for line in lines] == [0.9, 0.8]
 
 
@@ -263,7 +252,7 @@ def test_a_trained_network_would_be_used_from_picture_to_lines(tmp_path: Path) -
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.load_state_dict(
-            {"weight": network.head.weight, "bias": torch.tensor([9.0, 0.0, 0.0, -3.0, -3.0, 0.0])}
+            {"weight": network.head.weight, "bias": torch.tensor([9.0, -1.0, -1.0, -3.0, -3.0, 0.0])}
         )
     path = tmp_path / "constant.onnx"
     path.write_bytes(to_onnx({name: tensor.numpy() for name, tensor in network.state_dict().items()}, "light"))
@@ -271,8 +260,9 @@ def test_a_trained_network_would_be_used_from_picture_to_lines(tmp_path: Path) -
     picture = cv2.resize(np.zeros((4, 4, 3), dtype=np.uint8), (640, 384)).astype(np.uint8)
     (line,), nothing = detector.detect([picture, np.zeros((0, 0, 3), dtype=np.uint8)])
     assert nothing == []
-    # All cells are one word, 32 pixels high around the middle. Each says that it stands at the very end, and those
-    # within a text height of it are believed alike; the margin at both ends is added.
-    np.testing.assert_allclose(line.polygon, [(10, 179), (630, 179), (630, 205), (10, 205)], atol=4)
+    # All cells are one word around the middle, 12 pixels high in a patch, where the picture is twice as large. Each
+    # says that it stands at the very end, and those within a text height of it are believed alike.
+    np.testing.assert_allclose(line.polygon, [(3, 189), (637, 189), (637, 195), (3, 195)], atol=2)
+    assert detector.margin == MARGIN
     assert detector.info.name == "ctpn"
     assert len(detector.info.weights) == 12

@@ -10,7 +10,7 @@ from ocrstream.cropping import cut
 from ocrstream.geometry import Polygon, box_polygon
 from ocrstream.lines import LineReading, cut_into_words, cut_line, place_words, put_together
 from ocrstream.messages import Word
-from ocrstream.models import Reading
+from ocrstream.models import Margin, Reading
 
 
 def test_a_line_of_one_word_stays_whole() -> None:
@@ -101,3 +101,11 @@ def test_words_whose_places_are_not_known_stand_where_their_letters_may() -> Non
     assert left[1][0] == right[0][0]
     assert 55 < left[1][0] < 75
     assert place_words("Gate", line) == [("Gate", line)]
+
+
+def test_a_margin_is_cut_out_around_each_word() -> None:
+    picture = np.arange(60 * 120, dtype=np.uint32).reshape(60, 120, 1).repeat(3, axis=2).astype(np.uint8)
+    words = [box_polygon(20, 20, 40, 30), box_polygon(50, 20, 90, 30)]
+    crops = cut_line(picture, box_polygon(20, 20, 90, 30), words, Margin(along=0.3, across=0.2))
+    np.testing.assert_array_equal(crops[0], picture[18:32, 17:43])
+    np.testing.assert_array_equal(crops[1], picture[18:32, 47:93])

@@ -22,7 +22,7 @@ from ocrstream.errors import PoisonError
 from ocrstream.geometry import box_polygon
 from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.metrics import Metrics
-from ocrstream.models import Reading, load_detector, load_recognizer
+from ocrstream.models import Detector, Margin, Reading, load_detector, load_recognizer
 from ocrstream.picture import Image, Picture
 from ocrstream.query import parse
 from ocrstream.storage import Filter, WriteReport
@@ -51,6 +51,18 @@ def detector(*, reads_all: bool = False) -> DetectorStage:
 
 def recognizer(min_confidence: float = 0.3) -> RecognizerStage:
     return RecognizerStage("plain", load_recognizer, min_confidence)
+
+
+@pytest.mark.parametrize("reads_all", [True, False])
+def test_what_the_detector_wants_cut_out_around_a_line_is_no_part_of_its_place(reads_all: bool) -> None:
+    def wide(name: str) -> Detector:
+        found = load_detector(name)
+        found.margin = Margin(along=0.5, across=0.25)
+        return found
+
+    (crops,) = DetectorStage("blocks", wide, reads_all=reads_all).handle([frame(1, GATE)])
+    assert crops.crops[0].region.polygon == box_polygon(*GATE[1])
+    assert crops.crops[0].pictures[0].array().shape == (44 + 22, 200 + 44, 3)
 
 
 def test_lines_are_cut_out_with_their_place_in_the_frame() -> None:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ocrstream.geometry import box_polygon, to_polygon
-from ocrstream.models import Reading, TextLine
+from ocrstream.models import NO_MARGIN, Reading, TextLine
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.picture import Image
 from training import evaluate, page_reading
@@ -126,6 +126,8 @@ def test_running_text_is_mostly_words(texts: Texts) -> None:
 
 class Seeing:
     """Finds what a page says where it says it; every third word is not seen."""
+
+    margin = NO_MARGIN
 
     def __init__(self, pages: Sequence[page_reading.DrawnPage]) -> None:
         self._pages = pages

@@ -1,6 +1,6 @@
 """The engine ``ctpn``: this project's own detector, and whatever is imported into its format.
 
-`CtpnDetector` puts preprocess, network and decode together. On the CPU the network is an ONNX file run by ONNX Runtime;
+`CtpnDetector` puts looking, network and joining together. On the CPU the network is an ONNX file run by ONNX Runtime;
 on a GPU it is the same file's weights in PyTorch (extra ``gpu``). Without ``EngineOptions.weights`` the shipped file is
 used, profile ``light``; one that ``ocrstream models import ctpn`` wrote is of the profile ``caffe``: the released
 network with its own post-processing, in `original`.
@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from ocrstream.geometry import box_polygon, scale_polygon, to_polygon
 from ocrstream.messages import EngineInfo
-from ocrstream.models import EngineOptions, TextLine
-from ocrstream.models.ctpn.decode import DecodeRule, Words, decode
+from ocrstream.models import NO_MARGIN, EngineOptions, Margin, TextLine
+from ocrstream.models.ctpn.decode import DecodeRule, Words
 from ocrstream.models.ctpn.joining import around, join
-from ocrstream.models.ctpn.merging import merge
+from ocrstream.models.ctpn.looking import find_words
 from ocrstream.models.ctpn.original import find_lines, original_to_tensor
-from ocrstream.models.ctpn.preprocess import Placement, picture_to_tensor
 from ocrstream.models.ordering import in_reading_order
 from ocrstream.models.session import Network, open_network
 from ocrstream.picture import Image
@@ -32,8 +31,8 @@ SHIPPED = Path(__file__).parent / "weights" / "ctpn_light.onnx"
 SHIPPED_HALF = SHIPPED.with_name("ctpn_light_half.onnx")
 """The same network in 8 bits, for CPUs, and in half precision, for GPUs and to train on from."""
 
-END_MARGIN = 0.1
-"""What is added to a word at each end, in text heights: with it more words are read right."""
+MARGIN = Margin(along=0.1, across=0.15)
+"""More words are read right with it: a recogniser misses half of a letter more than it minds some wall."""
 
 Floats = NDArray[np.float32]
 
@@ -57,6 +56,7 @@ class CtpnDetector:
         self._rule = rule or DecodeRule()
         self._min_max = min_max
         self.info = EngineInfo(NAME, self._network.weights)
+        self.margin = NO_MARGIN if self._profile == CAFFE else MARGIN
 
     def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
         """The lines of each picture, see `ocrstream.models.Detector.detect`; an empty picture has none.
@@ -72,10 +72,10 @@ class CtpnDetector:
             for index, output, (tensor, scale) in zip(filled, outputs, originals, strict=True):
                 found[index] = self._original_lines(output[0], tensor.shape, scale)
             return found
-        prepared = [picture_to_tensor(pictures[index]) for index in filled]
-        outputs = self._network.run_each(tensor for tensor, _ in prepared)
-        for index, output, (_, placement) in zip(filled, outputs, prepared, strict=True):
-            found[index] = _to_lines(merge(decode(output[0], self._rule)), placement)
+        words = find_words(self._network, [pictures[index] for index in filled], self._rule)
+        for index, each in zip(filled, words, strict=True):
+            height_px, width_px = pictures[index].shape[:2]
+            found[index] = _to_lines(each, (width_px, height_px))
         return found
 
     def _original_lines(self, output: Floats, shape: tuple[int, ...], scale: float) -> list[TextLine]:
@@ -88,27 +88,16 @@ class CtpnDetector:
         )
 
 
-def _with_margin(quads: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A little longer at both ends: a recogniser misses half of a letter more than it minds some wall."""
-    along = quads[:, 1] - quads[:, 0] + quads[:, 2] - quads[:, 3]
-    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)
-    height = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1, keepdims=True)
-    step = END_MARGIN * height * along
-    longer: NDArray[np.float64] = quads + np.stack([-step, step, step, -step], axis=1)
-    return longer
-
-
-def _to_lines(words: Words, placement: Placement) -> list[TextLine]:
-    """Lines with their words in the picture's own pixels; what lies outside it is cut off."""
-    points = _with_margin(words.quads) / (placement.scale_x, placement.scale_y)
-    points = np.clip(points, 0, (placement.width_px, placement.height_px))
+def _to_lines(words: Words, size_wh: tuple[int, int]) -> list[TextLine]:
+    """Lines with their words; what lies outside the picture, of this width and height, is cut off."""
+    points = np.clip(words.quads, 0, size_wh)
     seen = np.ptp(points, axis=1).min(axis=1) >= 1
     words = Words(points[seen], words.scores[seen])
     found = []
     for line in join(words):
         quads = words.quads[line]
         places = tuple(map(to_polygon, quads)) if len(quads) > 1 else ()
-        whole = np.clip(around(quads), 0, (placement.width_px, placement.height_px))
+        whole = np.clip(around(quads), 0, size_wh)
         found.append(TextLine(to_polygon(whole), float(words.scores[line].mean()), places))
     return in_reading_order(found)
 

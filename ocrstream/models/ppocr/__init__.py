@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocrstream.messages import EngineInfo
-from ocrstream.models import EngineOptions, Reading, TextLine
+from ocrstream.models import NO_MARGIN, EngineOptions, Reading, TextLine
 from ocrstream.models.ppocr.decode import decode_lines, decode_reading
 from ocrstream.models.ppocr.network import open_network
 from ocrstream.models.ppocr.preprocess import crop_to_tensor, picture_to_tensor
@@ -28,6 +28,8 @@ class PpocrDetector:
     def __init__(self, options: EngineOptions) -> None:
         self._network = open_network("PP-OCRv6_det_small.onnx", options)
         self.info = EngineInfo(NAME, self._network.weights)
+        # Its polygons are made wider already, see `decode`.
+        self.margin = NO_MARGIN
 
     def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
         """The text lines of each picture, see `ocrstream.models.Detector.detect`."""
