@@ -71,7 +71,7 @@ def put_together(
     readings: Sequence[Reading],
     min_confidence: float = 0.0,
 ) -> LineReading | None:
-    """What a line says by the readings of its crops; nothing where none of them is sure enough.
+    """What a line says by the readings of its crops; nothing where none is sure enough, or no letter or digit is read.
 
     Args:
         polygon: the line's, as in `cut_line`.
@@ -89,13 +89,14 @@ def put_together(
             kept.append(Word(text, piece, _share(sum(characters) / len(characters))))
             # Between two words stands a space, as sure as the less sure of its neighbours.
             sureness += [min(sureness[-1], characters[0]), *characters] if sureness else characters
-    if not kept:
+    text = " ".join(word.text for word in kept)
+    # Edges and leaves are read as dots and strokes, for which nobody searches.
+    if not any(map(str.isalnum, text)):
         return None
     letters = [len(word.text) for word in kept]
     confidence = sum(word.confidence * count for word, count in zip(kept, letters, strict=True)) / sum(letters)
     if len(words) < 2 and len(readings) == 1:
         confidence = readings[0].confidence
-    text = " ".join(word.text for word in kept)
     return LineReading(text, _share(confidence), tuple(sureness), tuple(kept) if len(kept) > 1 else ())
 
 

@@ -64,6 +64,11 @@ def test_unsure_words_are_left_out_and_a_line_of_none_is_nothing() -> None:
     read = put_together(line, words, crops, [Reading("|", 0.3), Reading("gate", 0.7)], min_confidence=0.5)
     assert read == LineReading("gate", 0.7, (0.7,) * 4, ())
     assert put_together(line, words, crops, [Reading("|", 0.3), Reading("", 0.9)], min_confidence=0.5) is None
+    # Nobody searches for dots and strokes alone; beside a word they stay.
+    assert put_together(line, words, crops, [Reading("|", 0.9), Reading(".-", 0.9)]) is None
+    beside = put_together(line, words, crops, [Reading("-", 0.9), Reading("4", 0.9)])
+    assert beside is not None
+    assert beside.text == "- 4"
 
 
 def test_a_line_that_was_found_whole_is_cut_at_its_spaces() -> None:
