@@ -127,3 +127,12 @@ def test_patches_that_lie_close_are_one() -> None:
     joined = looking._rectangles([(0, 0, 4, 2), (5, 0, 9, 2), (30, 0, 33, 2), (0, 2, 9, 4)])
     assert sorted(joined) == [(0, 0, 9, 4), (30, 0, 33, 2)]
     assert HIGH_PX > STRIDE_PX
+
+
+@pytest.mark.parametrize("size_wh", [(1366, 767), (903, 517)])
+def test_places_do_not_drift_where_sizes_are_rounded(size_wh: tuple[int, int]) -> None:
+    width, height = size_wh
+    right, middle = (width - 150, height - 40, width - 30, height - 26), (width - 300, 50, width - 10, 130)
+    (words,) = find_words(Bars(), [wall(right, middle, size_wh=size_wh)], DecodeRule())
+    for box, bar in zip(boxes(words), sorted([right, middle]), strict=True):
+        np.testing.assert_allclose(box, bar, atol=0.1 * (bar[3] - bar[1]) + 1)

@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 from ocrstream.models.ctpn.decode import Array, DecodeRule, Words, decode
 from ocrstream.models.ctpn.joining import Strokes
 from ocrstream.models.ctpn.merging import merge
-from ocrstream.models.ctpn.preprocess import resized, to_tensor
+from ocrstream.models.ctpn.preprocess import resized, resized_wh, to_tensor
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX, OUTPUTS, STRIDE_PX, to_distance_px
 from ocrstream.models.session import Network
 from ocrstream.picture import Image
 
 FIRST_LOOK_PX = 640 * 360
-"""The first look has about so many pixels; a picture that has fewer is seen as it is."""
+"""The first look has about so many pixels at most."""
 
 CLOSER = 4.0
 CLOSEST = 2.0
-"""How many times as large as in the first look a patch is seen, and as in the picture at most."""
+"""How many times as large as in the first look a patch is seen, and as in the picture at most: so the first look shows
+a small picture at half its size."""
 
 CLOSE_LOOK_PX = 1600 * 928
 """All patches of a picture together have no more pixels than this, and are seen less large where they would."""
@@ -140,7 +141,7 @@ class _Looks:
         for (x0, y0, x1, y1), output in zip(self.patches, outputs, strict=True):
             there = whole[:, y0 * cells : y1 * cells, x0 * cells : x1 * cells]
             np.copyto(there, output, where=output[:1] > there[:1])
-        words = _scaled(merge(decode(whole, self._rule)), 1 / self._close_scale)
+        words = self._placed(merge(decode(whole, self._rule)), self._close_scale)
         # What is much higher than what patches are for was seen in full before.
         low = _heights(words) < SURELY_SEEN * HIGH_PX / self._scale
         return _together(self._large, Words(words.quads[low], words.scores[low]))
@@ -149,7 +150,12 @@ class _Looks:
         """The words of a look that are high enough in it."""
         words = merge(decode(output, self._rule))
         high = _heights(words) >= HIGH_PX
-        return _scaled(Words(words.quads[high], words.scores[high]), 1 / scale)
+        return self._placed(Words(words.quads[high], words.scores[high]), scale)
+
+    def _placed(self, words: Words, scale: float) -> Words:
+        """The words of a look in the picture's pixels."""
+        size_wh = np.array(self._picture.shape[1::-1])
+        return Words(words.quads * (size_wh / resized_wh(self._picture, scale)), words.scores)
 
     def _patches(self, first: Output) -> list[Patch]:
         """Rectangles around every hint of text that no look from far found, and that is not too high for a patch."""
@@ -212,10 +218,6 @@ def _around(a: Patch, b: Patch) -> Patch:
 
 def _heights(words: Words) -> Array:
     return Strokes.of(words.quads).height
-
-
-def _scaled(words: Words, scale: float) -> Words:
-    return Words(words.quads * scale, words.scores)
 
 
 def _together(larger: Words, smaller: Words) -> Words:

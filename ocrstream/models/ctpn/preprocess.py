@@ -21,12 +21,17 @@ def resized(picture: Image, scale: float) -> Image:
         picture: ``(H, W, 3) uint8 BGR``, not empty.
         scale: above 0.
     """
-    height_px, width_px = picture.shape[:2]
-    size_wh = max(1, round(width_px * scale)), max(1, round(height_px * scale))
-    if size_wh == (width_px, height_px):
+    size_wh = resized_wh(picture, scale)
+    if size_wh == picture.shape[1::-1]:
         return picture
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return cv2.resize(picture, size_wh, interpolation=way).astype(np.uint8, copy=False)
+
+
+def resized_wh(picture: Image, scale: float) -> tuple[int, int]:
+    """Width and height of what `resized` makes, in pixels."""
+    height_px, width_px = picture.shape[:2]
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
 
 
 def to_tensor(picture: Image) -> NDArray[np.float32]:
