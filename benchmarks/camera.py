@@ -86,13 +86,16 @@ def send(video: Path, port: int) -> None:
             out.mux_one(packet)
 
 
-def measure_live(videos: Sequence[Path], seconds: float, *, distributed: bool = False) -> dict[str, Any]:
+def measure_live(
+    videos: Sequence[Path], seconds: float, *, distributed: bool = False, fps: float = 0.0
+) -> dict[str, Any]:
     """Read clips as so many cameras for a while.
 
     Args:
         videos: the cameras' clips.
         seconds: how long.
         distributed: over Kafka and Elasticsearch, see `benchmarks.distributed`; else in this process.
+        fps: with ``distributed``: how many frames a second the producer takes at most; 0 takes all.
 
     Raises:
         RuntimeError: no frame was stored, or one that was stored was never found.
@@ -103,7 +106,7 @@ def measure_live(videos: Sequence[Path], seconds: float, *, distributed: bool = 
             for number, video in enumerate(videos, 1)
         ]
         if distributed:
-            return watch_distributed(sources, seconds)
+            return watch_distributed(sources, seconds, fps)
         return _watch(sources, seconds)
 
 

@@ -67,12 +67,13 @@ class _Stage:
         return {name: int(count) for name, count in _COUNT.findall(self._log.read_text().rpartition("stopped: ")[2])}
 
 
-def watch_distributed(sources: Sequence[str], seconds: float) -> dict[str, Any]:
+def watch_distributed(sources: Sequence[str], seconds: float, fps: float = 0.0) -> dict[str, Any]:
     """Read cameras for a while.
 
     Args:
         sources: ``NAME=ADDRESS``.
         seconds: for so long after the first text of each was found.
+        fps: how many of each one's frames a second the producer takes at most; 0 takes all.
 
     Raises:
         RuntimeError: a server or a stage does not start, or nothing is found.
@@ -90,7 +91,7 @@ def watch_distributed(sources: Sequence[str], seconds: float) -> dict[str, Any]:
                 stages[-1].wait_until_it_says("ready")
             onlooker.start()
             began_s = time.monotonic()
-            stages.append(_Stage(folder, "produce", *sources, "--kafka", kafka))
+            stages.append(_Stage(folder, "produce", *sources, "--kafka", kafka, "--fps", f"{fps:g}"))
             onlooker.wait_for_all(PATIENCE_S)
             since_ns, before = time.time_ns(), _spent_s([stage.process.pid for stage in stages])
             time.sleep(seconds)
@@ -109,6 +110,7 @@ def watch_distributed(sources: Sequence[str], seconds: float) -> dict[str, Any]:
     return {
         "cameras": len(sources),
         "seconds": seconds,
+        "fps": fps,
         **frame_rates(counts, ran_s),
         **onlooker.figures(since_ns, until_ns),
         "cpu_s_per_s": round((after - before) / seconds, 3),

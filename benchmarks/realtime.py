@@ -1,7 +1,7 @@
 """Videos with exact labels, read by this program with and without its parts, and by RapidOCR frame by frame.
 
     python -m benchmarks.realtime CLIPS_DIR [--kinds still …] [--systems ocrstream …] [--every N] [--words] [--save]
-    python -m benchmarks.realtime CLIPS_DIR --live SECONDS [--cameras N] [--distributed] [--kinds still …] [--save]
+    python -m benchmarks.realtime CLIPS_DIR --live SECONDS [--cameras N] [--distributed [--fps N]] [--kinds still …] [--save]
 
 CLIPS_DIR holds what `benchmarks.clips` makes. What is measured of texts: `benchmarks.pairs`. Beside that, frames a
 second, and processor seconds for a second of video: this process and its video decoder, from the first frame to the
@@ -277,6 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--live", type=float, metavar="SECONDS", help="each clip as a camera, for so long")
     parser.add_argument("--cameras", type=int, metavar="N", help="with --live: so many cameras at once")
     parser.add_argument("--distributed", action="store_true", help="with --live: over Kafka and Elasticsearch")
+    parser.add_argument("--fps", type=float, default=0.0, help="with --distributed: frames a second that are taken")
     parser.add_argument("--words", action="store_true", help="print what was missed and wrong most often; never kept")
     add_save_flag(parser)
     options = parser.parse_args(argv)
@@ -284,6 +285,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--every is a number of frames, 1 or more")
     if options.live is None and (options.cameras is not None or options.distributed):
         parser.error("--cameras and --distributed go with --live SECONDS")
+    if options.fps and not options.distributed:
+        parser.error("--fps goes with --distributed: in one process every frame that comes is taken")
     if options.cameras is not None and options.cameras < 1:
         parser.error("--cameras is a number of cameras, 1 or more")
     # Its budget is what ocrstream took, which therefore comes first.
@@ -302,7 +305,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.cameras is not None:
                 watched = {"together": list(islice(cycle(videos), options.cameras))}
             figures = {
-                name: measure_live(of, options.live, distributed=options.distributed) for name, of in watched.items()
+                name: measure_live(of, options.live, distributed=options.distributed, fps=options.fps)
+                for name, of in watched.items()
             }
         else:
             print(HEAD)
