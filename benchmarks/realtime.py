@@ -1,7 +1,7 @@
 """Videos with exact labels, read by this program with and without its parts, and by RapidOCR frame by frame.
 
     python -m benchmarks.realtime CLIPS_DIR [--kinds still …] [--systems ocrstream …] [--every N] [--words] [--save]
-    python -m benchmarks.realtime CLIPS_DIR --live SECONDS [--cameras N] [--distributed [--fps N]] [--kinds still …] [--save]
+    python -m benchmarks.realtime CLIPS_DIR --live SECONDS [--cameras N] [--distributed [--fps N]] [--save]
 
 CLIPS_DIR holds what `benchmarks.clips` makes. What is measured of texts: `benchmarks.pairs`. Beside that, frames a
 second, and processor seconds for a second of video: this process and its video decoder, from the first frame to the
