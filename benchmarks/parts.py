@@ -16,17 +16,17 @@ from typing import Any
 from unittest.mock import patch
 
 from detector_consumer import tracking
+from detector_consumer.examining import frame_box
 from detector_consumer.gating import Changes
 from detector_consumer.views import Album, Look
 from detector_consumer.watching import Watch
 from ocrstream.geometry import Box
-from ocrstream.picture import Image
 from recognizer_consumer.consensus import Consensus, Voted
 
 
 def _without_gate(stack: ExitStack) -> None:
-    def whole(_watch: Watch, picture: Image) -> list[Box]:
-        return [(0.0, 0.0, float(picture.shape[1]), float(picture.shape[0]))]
+    def whole(_watch: Watch, size_wh: tuple[int, int]) -> list[Box]:
+        return [frame_box(size_wh)]
 
     stack.enter_context(patch.object(Watch, "_to_examine", whole))
 

@@ -13,7 +13,7 @@ from benchmarks.camera import packets_in_a_loop
 from benchmarks.clips import Clip, Layer, SeenWord, Word, write_clip
 from benchmarks.pairs import appearances, frame_ms, linked, missed_pairs, pairs, said_at, said_words
 from benchmarks.parts import PARTS, without
-from benchmarks.realtime import Readings, find_clips, main, read_with_rapidocr
+from benchmarks.realtime import Readings, find_clips, main, read_with_ocrstream, read_with_rapidocr
 from detector_consumer.views import Album, View
 from detector_consumer.watching import Watch
 from ocrstream.geometry import Polygon, box_polygon
@@ -220,6 +220,15 @@ def clip_of(folder: Path, frames: int) -> Path:
     layer = Layer(image, (Word(1, "open", box_polygon(8, 18, 78, 44), False),), lambda _time_s: np.eye(3))
     write_clip(Clip([layer], (96, 64), frames / 30, seed=1), folder / "made.mp4")
     return folder / "made.mp4"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_clip_is_read_without_each_part(tmp_path: Path, part: str) -> None:
+    engines = {"OCRSTREAM_DETECTOR_ENGINE": "ctpn", "OCRSTREAM_RECOGNIZER_ENGINE": "crnn"}
+    with without(part):
+        outcome = read_with_ocrstream(clip_of(tmp_path, 6), 6, engines)
+    assert [sighting.text.lower() for sighting in outcome.sightings] == ["open"]
+    assert all(outcome.said)
 
 
 def test_a_camera_shows_its_clip_again_without_a_jump(tmp_path: Path) -> None:
