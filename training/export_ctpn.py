@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ocrstream.errors import EngineError
+from ocrstream.errors import EngineError, OcrstreamError
 from ocrstream.models.ctpn.looking import CLOSER, CLOSEST, FIRST_LOOK_PX
 from ocrstream.models.ctpn.onnx_file import read_state, to_onnx
 from ocrstream.models.ctpn.preprocess import resized, to_tensor
@@ -208,13 +208,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--mean-with", metavar="NAME", help="write the mean of the run's weights and these, a file's or a shipped one's"
     )
     options = parser.parse_args(arguments)
-    other = to_path(options.mean_with) if options.mean_with else None
-    if options.scores:
-        add_scores(options.out, options.scores)
-    elif options.int8:
-        quantise(options.run, options.out, options.int8, mean_with=other)
-    else:
-        export(options.run, options.out, not options.single, other)
+    try:
+        other = to_path(options.mean_with) if options.mean_with else None
+        if options.scores:
+            add_scores(options.out, options.scores)
+        elif options.int8:
+            quantise(options.run, options.out, options.int8, mean_with=other)
+        else:
+            export(options.run, options.out, not options.single, other)
+    except OcrstreamError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

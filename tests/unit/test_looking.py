@@ -80,7 +80,7 @@ def test_each_word_comes_once_from_the_look_that_shows_it_best() -> None:
     for box, bar in zip(boxes(words), sorted([SMALL, MIDDLE, LARGE]), strict=True):
         np.testing.assert_allclose(box, bar, atol=0.2 * (bar[3] - bar[1]))
     whole, patches = network.seen[: len(FURTHER) + 1], network.seen[len(FURTHER) + 1 :]
-    assert max(width * height for width, height in whole) <= 1.1 * FIRST_LOOK_PX
+    assert max(width * height for width, height in whole) <= 1.1 * 640 * 360 <= FIRST_LOOK_PX
     # Only the small word is looked at closely.
     assert len(patches) == 1
     assert patches[0][0] * patches[0][1] < 0.05 * 2560 * 1440
@@ -102,7 +102,16 @@ def test_every_picture_gets_its_own_words() -> None:
         assert boxes(words) == boxes(alone)
 
 
-@pytest.mark.parametrize("size_wh", [(3840, 2160), (1280, 720), (2000, 40)])
+@pytest.mark.parametrize("size_wh", [(1500, 807), (1280, 721), (64, 33), (32, 32), (5, 3), (1, 1), (3000, 1)])
+def test_a_patch_ends_where_the_picture_does(size_wh: tuple[int, int]) -> None:
+    width, height = size_wh
+    picture = wall((0, max(height - 14, 0), width, height), size_wh=size_wh)
+    (words,) = find_words(Bars(), [picture], DecodeRule())
+    assert (words.quads >= -3).all()
+    assert (words.quads <= np.array([width, height]) + 3).all()
+
+
+@pytest.mark.parametrize("size_wh", [(3840, 2160), (1280, 720), (2000, 40), (1920, 1081), (1913, 1077)])
 def test_a_picture_full_of_small_text_is_seen_no_larger_than_time_allows(size_wh: tuple[int, int]) -> None:
     network = Bars()
     width, height = size_wh

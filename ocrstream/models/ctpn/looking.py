@@ -1,7 +1,7 @@
 """From a picture to its words: one look at all of it from some way off, and a close one where text may be small.
 
-Most of a picture holds no text, and large text needs few pixels. So the whole picture is seen small, about as small
-however large it is. Wherever the network has the least suspicion of text too low to be found well there, patches are
+Most of a picture holds no text, and large text needs few pixels. So the whole picture is seen at half its size
+or less. Wherever the network has the least suspicion of text too low to be found well there, patches are
 seen several times as large; and one more look, from further off, is for text larger than the network sees in one
 piece. A word is taken from the look furthest off that shows it high enough.
 """
@@ -24,8 +24,8 @@ from ocrstream.models.ctpn.slices import INPUT_STEP_PX, OUTPUTS, STRIDE_PX, to_d
 from ocrstream.models.session import Network
 from ocrstream.picture import Image
 
-FIRST_LOOK_PX = 640 * 360
-"""The first look has about so many pixels at most."""
+FIRST_LOOK_PX = 1280 * 720
+"""The first look has about so many pixels at most. With fewer, small print that fills a large picture gives no hint."""
 
 CLOSER = 4.0
 CLOSEST = 2.0
@@ -33,7 +33,8 @@ CLOSEST = 2.0
 a small picture at half its size."""
 
 CLOSE_LOOK_PX = 1600 * 928
-"""All patches of a picture together have no more pixels than this, and are seen less large where they would."""
+"""All patches of a picture together have about so many pixels at most, and are seen less large where they would have
+more."""
 
 FURTHER = (0.25, 0.5)
 """The sizes of the looks from further off, of the first one's."""
@@ -166,8 +167,7 @@ class _Looks:
         low = to_distance_px(first[1:3, rows, columns]).sum(axis=0) < SURELY_SEEN * HIGH_PX
         rows, columns = rows[low], columns[low]
         step = STRIDE_PX * self._close_scale / self._scale / _STEP
-        height_px, width_px = self._picture.shape[:2]
-        steps = [math.ceil(side_px * self._close_scale / _STEP) for side_px in (height_px, width_px)]
+        steps = [math.ceil(side_px / _STEP) for side_px in reversed(resized_wh(self._picture, self._close_scale))]
         hints = np.zeros(steps, dtype=np.float32)
         places = [
             np.minimum(((cells + 0.5) * step).astype(int), count - 1)
