@@ -42,8 +42,8 @@ class TorchNetwork:
         wrong = load_state(network, state)
         if wrong:
             raise EngineError(
-                f"{path} does not hold the profile {self._profile} ({', '.join(wrong[:3])}): a file in 8 bits runs on the "
-                "CPU only, and ctpn_light_half is the shipped one for a GPU"
+                f"{path} does not hold the profile {self._profile} ({', '.join(wrong[:3])}): a file in 8 bits runs "
+                "on the CPU only, and ctpn_light_half is the shipped one for a GPU"
             )
         self._network = network.to(self._device).to(memory_format=torch.channels_last).eval()
 
