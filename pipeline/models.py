@@ -120,7 +120,9 @@ def _export(arguments: argparse.Namespace) -> None:
     wanted = arguments.format or engine.format
     if engine.hand is None or wanted != engine.format:
         able = ", ".join(f"{name} as {each.format}" for name, each in EXCHANGES.items() if each.hand)
-        raise ConfigError(f"{arguments.names[0]} cannot be exported as {wanted or 'anything'}; this can: {able}")
+        raise ConfigError(
+            f"{arguments.names[0]} cannot be exported{f' as {wanted}' if wanted else ''}; this can: {able}"
+        )
     out = arguments.out or Path(arguments.names[1]).with_suffix(f".{engine.format}")
     sys.stdout.write(f"{engine.hand(weights, out)} is written.\n")
 

@@ -127,7 +127,7 @@ def evaluate(
         ``recognizers``, each by name. Parts that nothing was judged for are left out.
 
     Raises:
-        SourceError: the folder has no labels, or a picture cannot be read.
+        SourceError: the folder has no labels for these engines, or a picture cannot be read.
     """
     folder = read_folder(data)
     report: dict[str, Any] = {"data": folder.name}
@@ -136,6 +136,11 @@ def evaluate(
     crops = list(_crops(folder.words[:limit], folder.photos[:limit])) if engines.recognizers else []
     if crops:
         report["recognizers"] = _judge_crops(engines.recognizers, crops)
+    if report.keys() == {"data"}:
+        raise SourceError(
+            f"{data} has no labels for these engines: detectors and programs are judged on photos (gt.jsonl), "
+            "recognisers on crops (gt.tsv) too"
+        )
     return report
 
 

@@ -6,6 +6,7 @@ A folder given to training is searched for these files, itself and below; what i
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ def read_folders(path: Path) -> list[Folder]:
         SourceError: there is none, or a label file is not as documented.
     """
     folders = []
-    for labels in sorted([*path.rglob("gt.jsonl"), *path.rglob("gt.tsv")]):
+    # A set may be a link to where the data lies.
+    below = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
+    for labels in sorted(file for file in below if file.name in ("gt.jsonl", "gt.tsv")):
         if labels.parent.name.endswith("_test"):
             continue
         photos = list(_photos(labels)) if labels.suffix == ".jsonl" else []

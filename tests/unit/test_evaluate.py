@@ -55,6 +55,12 @@ def test_crops_are_judged_and_shown_as_text(tmp_path: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["recognizers"]["plain"]["exact"] == 100.0
 
 
+def test_a_detector_cannot_be_judged_on_crops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gt.tsv").write_text("")
+    assert main(["--detector", "blocks", "--data", str(tmp_path)]) == 2
+    assert "has no labels for these engines" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -99,7 +99,7 @@ def test_every_shipped_file_is_whole_and_told(capsys: pytest.CaptureFixture[str]
         (["import", "ppocr", "x.pth"], "there is no importer for 'ppocr'"),
         (["import", "crnn", "x.pth"], "x.pth cannot be read: No such file"),
         (["export", "crnn"], "models export takes an engine and a weight file"),
-        (["export", "crnn", "x.onnx"], "crnn cannot be exported as anything; this can: ctpn as caffemodel"),
+        (["export", "crnn", "x.onnx"], "crnn cannot be exported; this can: ctpn as caffemodel"),
         (
             ["export", "ctpn", "ctpn_light_half"],
             "ctpn_light_half.onnx is of the profile 'light': only 'caffe' can go back",

@@ -101,6 +101,10 @@ def word_lists(tmp_path: Path) -> Path:
 
 def test_sets_are_found_and_test_sets_are_left_out(data: Path) -> None:
     assert [folder.name for folder in read_folders(data)] == ["photos", "words"]
+    linked = data.parent / "linked"
+    linked.mkdir()
+    (linked / "mine").symlink_to(data / "words", target_is_directory=True)
+    assert [folder.name for folder in read_folders(linked)] == ["mine"]
     photo = read_folder(data / "photos").photos[7]
     assert [region.text for region in photo.regions] == ["B12", "Exit", "###"]
     assert [region.ignore for region in photo.regions] == [False, False, True]
