@@ -62,8 +62,13 @@ def read_folders(path: Path) -> list[Folder]:
     """
     folders = []
     # A set may be a link to where the data lies.
-    below = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
-    for labels in sorted(file for file in below if file.name in ("gt.jsonl", "gt.tsv")):
+    below = [
+        Path(folder) / name
+        for folder, _, names in os.walk(path, followlinks=True)
+        for name in ("gt.jsonl", "gt.tsv")
+        if name in names
+    ]
+    for labels in sorted(below):
         if labels.parent.name.endswith("_test"):
             continue
         photos = list(_photos(labels)) if labels.suffix == ".jsonl" else []

@@ -7,14 +7,13 @@ and bottoms, and the slices near each end say where the word ends (side-refineme
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.models.ctpn.slices import STRIDE_PX, cell_centres, to_distance_px
+from ocrstream.models.ctpn.slices import STRIDE_PX, cell_centres, to_distance_px, to_logit
 
 Array = NDArray[np.float64]
 
@@ -52,6 +51,13 @@ class Words:
     quads: Array
     scores: Array
 
+    def of(self, chosen: NDArray[np.bool_]) -> Words:
+        """Some of the words."""
+        return Words(self.quads[chosen], self.scores[chosen])
+
+
+NO_WORDS = Words(np.zeros((0, 4, 2)), np.zeros(0))
+
 
 def decode(output: NDArray[np.float32], rule: DecodeRule | None = None) -> Words:
     """The words in a network's output.
@@ -62,10 +68,10 @@ def decode(output: NDArray[np.float32], rule: DecodeRule | None = None) -> Words
     """
     rule = rule or DecodeRule()
     # Compared as logits: the sigmoid is only taken of the few cells that are text.
-    mask = (output[0] > math.log(rule.cell_score / (1 - rule.cell_score))).astype(np.uint8)
+    mask = (output[0] > to_logit(rule.cell_score)).astype(np.uint8)
     count, labels = cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_32S)
     if count <= 1:
-        return Words(np.zeros((0, 4, 2)), np.zeros(0))
+        return NO_WORDS
     rows, columns = np.nonzero(mask)
     component = np.asarray(labels)[rows, columns] - 1
     raw = output[:, rows, columns].astype(np.float64)
@@ -84,7 +90,7 @@ def decode(output: NDArray[np.float32], rule: DecodeRule | None = None) -> Words
     score = cells.plain_mean(cells.weight)
     kept = (score >= rule.word_score) & (mean_height >= rule.min_height_px) & (x1 - x0 >= STRIDE_PX)
     quads = _quads(x0, x1, mean_x, mean_y, slope, mean_height)
-    return Words(quads[kept], score[kept])
+    return Words(quads, score).of(kept)
 
 
 class _Cells:

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.models.ctpn.decode import Array, DecodeRule, Words, decode
+from ocrstream.models.ctpn.decode import NO_WORDS, Array, DecodeRule, Words, decode
 from ocrstream.models.ctpn.joining import Strokes
 from ocrstream.models.ctpn.merging import merge
 from ocrstream.models.ctpn.preprocess import resized, resized_wh, to_tensor
-from ocrstream.models.ctpn.slices import INPUT_STEP_PX, OUTPUTS, STRIDE_PX, to_distance_px
+from ocrstream.models.ctpn.slices import INPUT_STEP_PX, OUTPUTS, STRIDE_PX, to_distance_px, to_logit
 from ocrstream.models.session import Network
 from ocrstream.picture import Image
 
@@ -58,8 +58,6 @@ squares of `INPUT_STEP_PX`: a patch costs something of itself."""
 
 SURELY_SEEN = 1.25
 """Patches are not for text from so many times that height on: what they show as high is a piece of something else."""
-
-NO_WORDS = Words(np.zeros((0, 4, 2)), np.zeros(0))
 
 _STEP = INPUT_STEP_PX
 
@@ -145,13 +143,12 @@ class _Looks:
         words = self._placed(merge(decode(whole, self._rule)), self._close_scale)
         # What is much higher than what patches are for was seen in full before.
         low = _heights(words) < SURELY_SEEN * HIGH_PX / self._scale
-        return _together(self._large, Words(words.quads[low], words.scores[low]))
+        return _together(self._large, words.of(low))
 
     def _found(self, output: Output, scale: float) -> Words:
         """The words of a look that are high enough in it."""
         words = merge(decode(output, self._rule))
-        high = _heights(words) >= HIGH_PX
-        return self._placed(Words(words.quads[high], words.scores[high]), scale)
+        return self._placed(words.of(_heights(words) >= HIGH_PX), scale)
 
     def _placed(self, words: Words, scale: float) -> Words:
         """The words of a look in the picture's pixels."""
@@ -160,7 +157,7 @@ class _Looks:
 
     def _patches(self, first: Output) -> list[Patch]:
         """Rectangles around every hint of text that no look from far found, and that is not too high for a patch."""
-        hinted = (first[0] > _to_logit(FAINT_HINT)).astype(np.uint8)
+        hinted = (first[0] > to_logit(FAINT_HINT)).astype(np.uint8)
         known = np.round(self._large.quads * (self._scale / STRIDE_PX) - 0.5).astype(np.int32)
         cv2.fillPoly(hinted, list(known), 0)
         rows, columns = np.nonzero(hinted)
@@ -168,30 +165,25 @@ class _Looks:
         rows, columns = rows[low], columns[low]
         step = STRIDE_PX * self._close_scale / self._scale / _STEP
         steps = [math.ceil(side_px / _STEP) for side_px in reversed(resized_wh(self._picture, self._close_scale))]
-        hints = np.zeros(steps, dtype=np.float32)
+        hints = np.full(steps, -np.inf, dtype=np.float32)
         places = [
             np.minimum(((cells + 0.5) * step).astype(int), count - 1)
             for cells, count in zip((rows, columns), steps, strict=True)
         ]
-        np.maximum.at(hints, (places[0], places[1]), 1 / (1 + np.exp(-first[0, rows, columns])))
-        found = []
-        count, labels, boxes, _ = cv2.connectedComponentsWithStats((hints > 0).astype(np.uint8), connectivity=8)
-        for number in range(1, count):
-            if hints[labels == number].max() >= HINT:
-                x, y, width, height = boxes[number, :4].tolist()
-                found.append(
-                    (
-                        max(x - MARGIN_STEPS, 0),
-                        max(y - MARGIN_STEPS, 0),
-                        min(x + width + MARGIN_STEPS, steps[1]),
-                        min(y + height + MARGIN_STEPS, steps[0]),
-                    )
-                )
-        return _rectangles(found)
-
-
-def _to_logit(score: float) -> float:
-    return math.log(score / (1 - score))
+        np.maximum.at(hints, (places[0], places[1]), first[0, rows, columns])
+        is_hinted = np.isfinite(hints).astype(np.uint8)
+        count, labels, boxes, _ = cv2.connectedComponentsWithStats(is_hinted, connectivity=8)
+        surest = np.full(count, -np.inf)
+        np.maximum.at(surest, np.asarray(labels, dtype=np.intp), hints)
+        return _rectangles(
+            (
+                max(x - MARGIN_STEPS, 0),
+                max(y - MARGIN_STEPS, 0),
+                min(x + width + MARGIN_STEPS, steps[1]),
+                min(y + height + MARGIN_STEPS, steps[0]),
+            )
+            for x, y, width, height, _ in boxes[surest >= to_logit(HINT)].tolist()
+        )
 
 
 def _rectangles(patches: Iterable[Patch]) -> list[Patch]:

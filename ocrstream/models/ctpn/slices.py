@@ -7,6 +7,8 @@ are in pixels of the network's input; the network gives their logarithms in unit
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +45,11 @@ MIN_CORE_PX = 2.1
 def cell_centres(count: int) -> NDArray[np.float32]:
     """Where the centres of ``count`` cells in a row lie: ``(count,) float32`` in pixels."""
     return (np.arange(count, dtype=np.float32) + 0.5) * STRIDE_PX
+
+
+def to_logit(score: float) -> float:
+    """The network's output for a score between 0 and 1."""
+    return math.log(score / (1 - score))
 
 
 def to_distance_px(output: NDArray[np.float32]) -> NDArray[np.float32]:
