@@ -154,6 +154,9 @@ class ProducerSettings:
     )
 
 
+_WEIGHTS = "weights in place of the engine's own: a file, or a shipped one's name"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class DetectorSettings:
     """The stage that finds text lines."""
@@ -163,7 +166,7 @@ class DetectorSettings:
     engine: str = setting("ctpn", "what finds text lines", flag="--detector", metavar="NAME")
     device: str = setting("cpu", "where it runs: cpu, cuda, cuda:N", flag="--device")
     threads: int = setting(0, "inference threads; 0 fits them to the cores", lowest=0)
-    weights: str = setting("", "weights in place of the engine's own", flag="--detector-weights", metavar="FILE")
+    weights: str = setting("", _WEIGHTS, flag="--detector-weights", metavar="FILE")
     read: str = setting(
         "new",
         "what is read of videos and cameras: new, all that is new or changed, at the camera's rate; all, every line of "
@@ -195,7 +198,7 @@ class RecognizerSettings:
     engine: str = setting("crnn", "what reads text lines", flag="--recognizer", metavar="NAME")
     device: str = setting("cpu", "where it runs: cpu, cuda, cuda:N", flag="--device")
     threads: int = setting(0, "inference threads; 0 fits them to the cores", lowest=0)
-    weights: str = setting("", "weights in place of the engine's own", flag="--recognizer-weights", metavar="FILE")
+    weights: str = setting("", _WEIGHTS, flag="--recognizer-weights", metavar="FILE")
     batch: int = setting(8, "frames whose crops are read together", lowest=1)
     deadline_ms: float = setting(20.0, "how long a batch waits for more crops", lowest=0.0)
     min_confidence: float = setting(0.3, "readings below this are not kept", lowest=0.0, highest=1.0)

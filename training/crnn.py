@@ -29,7 +29,7 @@ from training.augmentation import upright
 from training.batches import Batch, Batches, Mixture, Seen
 from training.ctc import ctc_loss
 from training.initial import load_first_convolutions, with_charset
-from training.synthesis import FONTS, Renderer, find_fonts
+from training.synthesis import FONTS, Font, Renderer, find_fonts
 from training.texts import Texts
 from training.word_lists import WORD_LISTS
 from training.words import BACKGROUND, Sample, Split, held_out, load, protocol
@@ -102,7 +102,7 @@ class RecognizerTask:
         self.network: torch.nn.Module = network
         self._network = network
         self._settings = settings
-        self._device = find_device("crnn", settings.device)
+        self._device = find_device(settings.device)
         network.to(self._device).to(memory_format=torch.channels_last)
         for part in (network.stem, *network.blocks)[: settings.frozen]:
             part.requires_grad_(False)
@@ -177,6 +177,15 @@ class RecognizerTask:
             raise EngineError("the checkpoint is of another charset: begin in an empty folder")
         self._visits = int(state["visits"])
 
+    def prepare(self) -> None:
+        """Cut crops and look at fonts, where the cache has none yet: takes minutes, which are none of a piece's.
+
+        Raises:
+            SourceError: there is no data, or no font.
+        """
+        self._data()
+        self._fonts()
+
     def describe(self) -> dict[str, Any]:
         """What is trained on and how, as it goes into a card: settings, and how many samples each set has."""
         split = self._data()
@@ -190,15 +199,17 @@ class RecognizerTask:
             self._split = load(self._settings.data, LATIN, self._settings.cache)
         return self._split
 
+    def _fonts(self) -> list[Font]:
+        found = find_fonts(self._settings.fonts, LATIN, self._settings.cache)
+        # Those that are held out are for measuring on, see `training.drawn`.
+        return [font for font in found if not held_out(Path(font[0]).name)] or found
+
     def _stream(self) -> Iterator[Batch]:
         settings = self._settings
         train = dict(self._data().train)
         backgrounds = [sample.grey for sample in train.pop(BACKGROUND, [])]
         labels = [sample.text for samples in train.values() for sample in samples]
-        # Those that are held out are for measuring on, see `training.drawn`.
-        found = find_fonts(settings.fonts, LATIN, settings.cache)
-        fonts = [font for font in found if not held_out(Path(font[0]).name)] or found
-        renderer = Renderer(Texts(LATIN, labels, settings.word_lists), fonts, backgrounds)
+        renderer = Renderer(Texts(LATIN, labels, settings.word_lists), self._fonts(), backgrounds)
         train = {name: each for name, each in train.items() if name.partition(":")[0] not in settings.skip}
         mixture = Mixture(train, SET_WEIGHTS, renderer.sample, settings.real_share, reuse=settings.reuse)
         self._visits += 1
@@ -276,7 +287,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.crnn", description="Train the recogniser crnn.")
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder of training data; may repeat")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the curve")
-    parser.add_argument("--minutes", type=float, required=True, help="length of this piece of training")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        required=True,
+        help="length of this piece of training, preparing a fresh --cache not counted",
+    )
     parser.add_argument(
         "--start", help="weights to begin from where --out has no checkpoint yet: a file, or a shipped one's name"
     )
@@ -297,8 +313,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--repeat", type=float, default=1.0, help="visits of a batch's features where all convolutions are frozen"
     )
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--fonts", type=Path, default=FONTS)
+    parser.add_argument("--seed", type=int, default=1, help="of all chance")
+    parser.add_argument("--fonts", type=Path, default=FONTS, help=f"folder of fonts (default: {FONTS})")
     parser.add_argument("--word-lists", type=Path, action="append", help="folder of word lists; may repeat")
     parser.add_argument("--evaluate-minutes", type=float, default=15.0, help="between evaluations; 0: at the end only")
     parser.add_argument("--note", default="", help="kept in the curve")
@@ -333,6 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         task = RecognizerTask(initial(to_path(options.start) if options.start else None), settings)
+        task.prepare()
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / RUN).write_text(json.dumps(task.describe(), indent=1), encoding="utf-8")
         loop.run(task, plan)

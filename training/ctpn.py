@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ class CtpnTask:
         # A detector's activations are full of numbers too small to matter, and slow to compute with.
         torch.set_flush_denormal(True)
         self._settings = settings
-        self._device = find_device("ctpn", device)
+        self._device = find_device(device)
         network = Ctpn(settings.profile)
         if start:
             _fill(network, settings.profile, start)
@@ -323,8 +324,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--compile", action="store_true", help="fuse operations first: a fifth faster; needs a C++ compiler"
     )
     parser.add_argument("--note", default="", help="kept in the curve: what is new in this piece")
+    told = dict(re.findall(r"^ {8}(\w+): (.+)\.$", Settings.__doc__ or "", re.MULTILINE))
     for name, default in asdict(Settings()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+        described = f"{told[name]} (default: {default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=described)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
@@ -339,7 +342,8 @@ def _train(options: argparse.Namespace) -> None:
     caches = [PhotoCache(folder, options.cache or options.out / "cache") for folder in folders]
     workers = options.workers if options.workers is not None else _workers(options.device)
     cache = options.cache or options.out / "cache"
-    labels = [region.text for folder in folders for photo in folder.photos for region in photo.regions]
+    regions = [region for folder in folders for photo in folder.photos for region in photo.regions]
+    labels = [region.text for region in regions if not region.ignore]
     painter = SignPainter.with_fonts(options.fonts, labels, cache, settings.seed) if settings.painted else None
     pager = PagePainter.with_fonts(options.fonts, labels, cache) if settings.pages else None
     start = to_path(options.start) if options.start else None

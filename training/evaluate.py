@@ -38,7 +38,6 @@ Result = TypeVar("Result")
 
 Line = list[tuple[Polygon, str]]
 """The words of a line, each with its place."""
-"""Where a line is and what it says."""
 
 
 @dataclass(slots=True)
@@ -112,7 +111,11 @@ MIN_CONFIDENCE = RecognizerSettings().min_confidence
 
 
 def evaluate(
-    engines: Engines, data: Path, limit: int | None = None, min_confidence: float = MIN_CONFIDENCE
+    engines: Engines,
+    data: Path,
+    limit: int | None = None,
+    min_confidence: float = MIN_CONFIDENCE,
+    recall_only: bool = False,
 ) -> dict[str, Any]:
     """Judge engines on a data folder.
 
@@ -121,6 +124,7 @@ def evaluate(
         data: the folder.
         limit: only the first so many photos and crops.
         min_confidence: readings below do not count as read in photos.
+        recall_only: the photos' labels do not tell all text, so that precision and F mean nothing.
 
     Returns:
         ``data``, the folder's name; ``photos``, how many; ``detectors``, ``pairs`` (``DETECTOR + RECOGNIZER``) and
@@ -136,12 +140,21 @@ def evaluate(
     crops = list(_crops(folder.words[:limit], folder.photos[:limit])) if engines.recognizers else []
     if crops:
         report["recognizers"] = _judge_crops(engines.recognizers, crops)
+    if recall_only:
+        _leave_recall(report)
     if report.keys() == {"data"}:
         raise SourceError(
             f"{data} has no labels for these engines: detectors and programs are judged on photos (gt.jsonl), "
             "recognisers on crops (gt.tsv) too"
         )
     return report
+
+
+def _leave_recall(report: dict[str, Any]) -> None:
+    judged = [*report.get("detectors", {}).values(), *report.get("pairs", {}).values()]
+    for protocol in (each for figures in judged for each in figures.values() if isinstance(each, dict)):
+        protocol.pop("precision", None)
+        protocol.pop("f", None)
 
 
 def _judge_photos(engines: Engines, photos: Sequence[Photo], min_confidence: float) -> dict[str, Any]:
@@ -288,13 +301,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="inference threads; 0 fits them to the cores")
     parser.add_argument("--min-confidence", type=float, default=MIN_CONFIDENCE, help="readings below do not count")
+    parser.add_argument(
+        "--recall-only", action="store_true", help="the photos' labels do not tell all text: no precision, no F"
+    )
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
     options = parser.parse_args(arguments)
     try:
         if not options.detector and not options.recognizer:
             raise EngineError("nothing to judge: name a --detector, a --recognizer, or both")
         engines = load_engines(options.detector, options.recognizer, EngineOptions(options.device, options.threads))
-        report = evaluate(engines, options.data, options.limit, options.min_confidence)
+        report = evaluate(engines, options.data, options.limit, options.min_confidence, options.recall_only)
     except OcrstreamError as error:
         sys.stderr.write(f"training.evaluate: {error}\n")
         return 2

@@ -17,6 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ocrstream.models.crnn.charset import LATIN
+from ocrstream.models.ctpn.looking import CLOSER, CLOSEST
 from ocrstream.picture import Image
 from training.folders import Region
 from training.layouts import lay_out
@@ -26,6 +27,9 @@ from training.writing import Font, Page, Pens
 
 HELD_OUT = 8
 """Every so-many-th font writes no page in training: `training.page_reading` judges with these."""
+
+_AS_SEEN = (CLOSEST, CLOSEST / CLOSER)
+"""Pixels of the network's input a pixel of what the detector looks at: of a patch, and of the first look."""
 
 
 class PagePainter:
@@ -79,8 +83,9 @@ class PagePainter:
 def _zoom(random: Generator) -> float:
     """Pixels of the network's input a pixel of the page."""
     kind = random.random()
-    # What the detector does to every picture; and what a camera in front of a screen or a page does.
-    return 1.25 if kind < 0.5 else 1.0 if kind < 0.6 else float(np.exp(random.uniform(np.log(0.7), np.log(2.0))))
+    closest, first = _AS_SEEN
+    # And as a camera before a screen or a page sees them.
+    return closest if kind < 0.3 else first if kind < 0.55 else float(np.exp(random.uniform(np.log(0.4), np.log(2.0))))
 
 
 def _ground(side: int, photo: Image, random: Generator) -> Image:
@@ -108,23 +113,22 @@ def _ground(side: int, photo: Image, random: Generator) -> Image:
 
 def _seen(page: Page, side: int, zoom: float, random: Generator) -> tuple[Image, list[Region]]:
     """A page as it is captured: straight from the screen, or by a camera before it, a little turned."""
-    matrix = np.diag([zoom, zoom, 1.0])
-    if zoom not in (1.0, 1.25) and random.random() < 0.6:
+    scale = side / page.width_px
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    picture = cv2.resize(page.picture, (side, side), interpolation=way).astype(np.uint8, copy=False)
+    matrix = np.diag([scale, scale, 1.0])
+    if zoom not in _AS_SEEN and random.random() < 0.6:
         corners = np.array([(0, 0), (side, 0), (side, side), (0, side)], dtype=np.float32)
         moved = corners + random.normal(0, 0.015 * side, (4, 2)).astype(np.float32)
         angle = random.normal(0, 0.05)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=np.float32)
         turned = ((moved - side / 2) @ turn.T + side / 2).astype(np.float32)
-        matrix = cv2.getPerspectiveTransform(corners, turned) @ matrix
-    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-    # From pixel to pixel's middles, as a resize does.
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    pixels = np.linalg.inv(half) @ matrix @ half
-    if zoom == 1.0:
-        picture = page.picture[:side, :side].copy()
-    else:
+        before = cv2.getPerspectiveTransform(corners, turned)
+        matrix = before @ matrix
+        # From pixel to pixel's middles, as a resize does.
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         picture = cv2.warpPerspective(
-            page.picture, pixels, (side, side), flags=way, borderMode=cv2.BORDER_REPLICATE
+            picture, np.linalg.inv(half) @ before @ half, (side, side), borderMode=cv2.BORDER_REPLICATE
         ).astype(np.uint8, copy=False)
     if random.random() < 0.35:
         quality = int(random.integers(30, 95))

@@ -25,7 +25,10 @@ from training.photos import PhotoCache
 from training.signs import SignPainter
 
 MIN_HEIGHT_PX = 7.0
-"""Text lower than this in the crop cannot be told: nothing is asked of the network there."""
+"""Where text lower than this in the crop stands cannot be told: no geometry is asked of the network there."""
+
+MIN_HINT_PX = 3.5
+"""But that there is text, from this height on: the detector then looks closer (`ocrstream.models.ctpn.looking`)."""
 
 MAX_TILT = 1.2
 """Text steeper than this (rise over run) is left to the teacher: columns say nothing useful about it."""
@@ -122,16 +125,16 @@ class SceneMaker:
 def _placement(
     regions: Sequence[Region], size_hw: tuple[int, int], size_px: int, random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Photo to scene, ``(2, 3)``: a word somewhere inside, at a height between 8 and 100 pixels, a little turned."""
+    """Photo to scene, ``(2, 3)``: a word somewhere inside, at a height between 4 and 100 pixels, a little turned."""
     height_px, width_px = size_hw
-    scale = float(np.exp(random.uniform(np.log(0.5), np.log(2.0))))
+    scale = float(np.exp(random.uniform(np.log(0.35), np.log(2.0))))
     legible = [region for region in regions if not region.ignore]
     chosen = legible or regions
     if chosen and random.random() < 0.9:
         quad = chosen[int(random.integers(len(chosen)))].quad
         centre = quad.mean(axis=0)
         text_px = max(float(np.linalg.norm(quad[3] - quad[0]) + np.linalg.norm(quad[2] - quad[1])) / 2, 1.0)
-        scale = float(np.clip(scale, 8 / text_px, max(100 / text_px, 0.1)))
+        scale = float(np.clip(scale, 4 / text_px, max(100 / text_px, 0.1)))
     else:
         centre = np.array([random.uniform(0, width_px), random.uniform(0, height_px)])
     degrees = random.uniform(-35, 35) if random.random() < 0.15 else random.normal(0, 4)
@@ -189,16 +192,17 @@ def targets(
         if (high <= 0).any() or (low >= size_px).any():
             continue
         shape = _Shape.of(region.quad)
-        if region.ignore or shape is None or shape.height_px < MIN_HEIGHT_PX:
+        if region.ignore or shape is None or shape.height_px < MIN_HINT_PX:
             cv2.fillPoly(score, [np.round(region.quad / STRIDE_PX - 0.5).astype(np.int32)], UNKNOWN)
-        if shape is None or shape.height_px < MIN_HEIGHT_PX:
+        if shape is None or shape.height_px < MIN_HINT_PX:
             continue
         x0, y0 = np.clip(np.floor(low / STRIDE_PX).astype(int), 0, count)
         x1, y1 = np.clip(np.ceil(high / STRIDE_PX).astype(int), 0, count)
         core, near_end, values = shape.cells(centres[None, x0:x1], centres[y0:y1, None])
-        known[y0:y1, x0:x1][core] = 1
-        known[y0:y1, x0:x1][core & near_end] = 2
-        geometry[:, y0:y1, x0:x1][:, core] = values[:, core]
+        if shape.height_px >= MIN_HEIGHT_PX:
+            known[y0:y1, x0:x1][core] = 1
+            known[y0:y1, x0:x1][core & near_end] = 2
+            geometry[:, y0:y1, x0:x1][:, core] = values[:, core]
         if not region.ignore:
             score[y0:y1, x0:x1][core] = TEXT
     return score, geometry, known

@@ -6,6 +6,7 @@ third party adds an engine by naming a factory there. A factory takes `EngineOpt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -27,12 +28,19 @@ class EngineOptions:
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: inference threads; 0 fits them to the cores this process may use.
-        weights: a file of weights in place of the engine's own; empty for those.
+        weights: a file of weights in place of the engine's own, or a shipped one's name; empty for its own.
+
+    Raises:
+        EngineError: the device is none of these.
     """
 
     device: str = "cpu"
     threads: int = 0
     weights: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise EngineError(f"{self.device!r} is no device: use cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,7 @@ def open_network(
     if options.device == "cpu":
         remedy = "import or train it again" if options.weights else "install ocrstream again"
         session = Session(content, path.name, options.threads, remedy)
-        if engine == "ctpn" and session.has("charset"):
-            raise EngineError(f"the weights {path} are a recogniser's: name a detector's, or use --recognizer-weights")
+        _check_kind(engine, path, session)
         return session
     try:
         return in_torch(path, content, options.device)
@@ -77,6 +76,15 @@ def open_network(
         raise EngineError(
             f"{engine} on {options.device!r} needs PyTorch ({error}): pip install 'ocrstream[gpu]', or use --device cpu"
         ) from error
+
+
+def _check_kind(engine: str, path: Path, session: Session) -> None:
+    """Raise `EngineError` where a weight file of ours is one of the other kind of engine."""
+    reads = session.has("charset")
+    if session.has("profile") and reads != (engine == "crnn"):
+        found, wanted = ("recogniser", "detector") if reads else ("detector", "recogniser")
+        flag = "--recognizer-weights" if reads else "--detector-weights"
+        raise EngineError(f"the weights {path} are a {found}'s: name a {wanted}'s, or use {flag}")
 
 
 class Session:

@@ -137,9 +137,8 @@ def read_state_dict(path: Path) -> dict[str, Array]:
     # What a damaged pickle raises depends on where it breaks.
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError, AttributeError,
             IndexError, struct.error, MemoryError, OverflowError) as error:  # fmt: skip
-        raise EngineError(
-            f"{path} is not a PyTorch state dict, or a damaged one: {error or type(error).__name__}"
-        ) from error
+        why = f": {error}" if isinstance(error, pickle.UnpicklingError) else ""
+        raise EngineError(f"{path} is not a PyTorch state dict, or a damaged one{why}") from error
 
 
 def _views(content: Any) -> dict[str, _View]:

@@ -9,24 +9,20 @@ import torch
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError
+from ocrstream.models import EngineOptions
 
 
-def find_device(engine: str, name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
     """The device of a name: ``cuda`` or ``cuda:N``; ``cpu`` works too.
 
     Raises:
         EngineError: there is no such device, or not here; the message says what there is.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise EngineError(f"{name!r} is no device: use cpu, cuda or cuda:N") from error
+    device = torch.device(EngineOptions(name).device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EngineError(
             f"the device {name!r} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu"
         )
-    if device.type not in ("cpu", "cuda"):
-        raise EngineError(f"{engine} does not run on {name!r}: use cpu, cuda or cuda:N")
     return device
 
 

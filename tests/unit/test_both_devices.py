@@ -68,7 +68,7 @@ def on_cpu() -> Engines:
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Engines:
     if not torch.cuda.is_available():
         for module in (ctpn_gpu, crnn_gpu):
-            monkeypatch.setattr(module, "find_device", lambda _engine, _name: torch.device("cpu"))
+            monkeypatch.setattr(module, "find_device", lambda _name: torch.device("cpu"))
             monkeypatch.setattr(module, "infer", rounded)
     options = EngineOptions(device="cuda")
     return Engines(CtpnDetector(options), CrnnRecognizer(options))

@@ -377,6 +377,8 @@ def test_the_engine_says_what_is_wrong(light_file: Path, tmp_path: Path) -> None
         CrnnRecognizer(EngineOptions("cuda:99", weights=str(light_file)))
     with pytest.raises(EngineError, match=r"'abacus' is no device: use cpu, cuda or cuda:N"):
         CrnnRecognizer(EngineOptions("abacus", weights=str(light_file)))
+    with pytest.raises(EngineError, match="a detector's: name a recogniser's, or use --detector-weights"):
+        CrnnRecognizer(EngineOptions(weights="ctpn_light"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU here")

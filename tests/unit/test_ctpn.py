@@ -137,8 +137,10 @@ def test_slices_measure_from_their_middles() -> None:
 
 def test_targets_know_text_its_surroundings_and_what_cannot_be_told() -> None:
     quads = [tilted((60, 40), (80, 20), 0), tilted((200, 40), (80, 20), 0), tilted((60, 120), (80, 5), 0)]
+    quads.append(tilted((60, 160), (80, 3), 0))
     upright = np.array([(150, 100), (150, 180), (130, 180), (130, 100)], dtype=np.float32)
     regions = [Region(quads[0], "gate", False), Region(quads[1], "###", True), Region(quads[2], "tiny", False)]
+    regions.append(Region(quads[3], "tinier", False))
     score, geometry, known = targets([*regions, Region(upright, "down", False)], 256)
     row, column = 40 // 4, 60 // 4
     assert score[row, column] == TEXT
@@ -149,10 +151,12 @@ def test_targets_know_text_its_surroundings_and_what_cannot_be_told() -> None:
     # A don't-care region says where it is, but not whether it is text.
     assert score[row, 200 // 4] == UNKNOWN
     assert known[row, 200 // 4]
-    # Too small, and running down: neither text nor none.
-    assert score[120 // 4, column] == UNKNOWN
-    assert score[140 // 4, 140 // 4] == UNKNOWN
+    # Small text is a hint to look closer, and no more.
+    assert score[120 // 4, column] == TEXT
     assert not known[120 // 4, column]
+    # Too small even for that, and running down: neither text nor none.
+    assert score[160 // 4, column] == UNKNOWN
+    assert score[140 // 4, 140 // 4] == UNKNOWN
     assert score[200 // 4, 200 // 4] == NO_TEXT
 
 
@@ -240,8 +244,10 @@ def test_mistakes_get_a_sentence(tmp_path: Path) -> None:
         CtpnDetector(EngineOptions(weights=str(path)))
     with pytest.raises(EngineError, match="is not a weight file of ctpn"):
         read_state(path)
+    with pytest.raises(EngineError, match="a recogniser's: name a detector's, or use --recognizer-weights"):
+        CtpnDetector(EngineOptions(weights="crnn_light_int8"))
     path.write_bytes(to_onnx({name: t.numpy() for name, t in Ctpn().state_dict().items()}, "light"))
-    for device, sentence in (("cuda:99", "is not there"), ("tpu", "is no device"), ("meta", "does not run on")):
+    for device, sentence in (("cuda:99", "is not there"), ("tpu", "is no device"), ("cpu:0", "is no device")):
         with pytest.raises(EngineError, match=sentence):
             CtpnDetector(EngineOptions(device, weights=str(path)))
 

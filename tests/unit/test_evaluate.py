@@ -44,6 +44,18 @@ def test_photos_are_judged_by_all_protocols(tmp_path: Path, capsys: pytest.Captu
     assert report["recognizers"]["shout"] == {**report["recognizers"]["shout"], "words": 66.67, "exact": 0.0}
 
 
+def test_of_photos_that_are_labelled_in_part_only_recall_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path)
+    engines = ["--detector", "blocks", "--recognizer", "plain"]
+    assert main([*engines, "--data", str(tmp_path), "--recall-only", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["detectors"]["blocks"]["icdar15_iou"] == {"recall": 0.6667}
+    assert report["pairs"]["blocks + plain"]["searchable_words"] == {"recall": 0.75}
+    assert report["recognizers"]["plain"]["words"] == 66.67
+
+
 def test_crops_are_judged_and_shown_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), make_picture([("Gate", (0, 0, 120, 44))], (120, 44)))
     (tmp_path / "gt.tsv").write_text("a.png\tGate\na.png\tgat3\n")

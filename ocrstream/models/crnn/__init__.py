@@ -19,6 +19,7 @@ from ocrstream.models import EngineOptions, Reading
 from ocrstream.models.crnn.decode import beam_search, choose, greedy_reading
 from ocrstream.models.crnn.preprocess import crop_to_tensor, original_to_tensor
 from ocrstream.models.session import Network, open_network
+from ocrstream.models.weights import to_path
 from ocrstream.picture import Image
 
 NAME = "crnn"
@@ -42,7 +43,7 @@ class CrnnRecognizer:
 
     def __init__(self, options: EngineOptions, *, lexicon: Sequence[str] = (), beams: int = 0) -> None:
         shipped = SHIPPED_INT8 if options.device == "cpu" else SHIPPED
-        path = Path(options.weights) if options.weights else shipped
+        path = to_path(options.weights) if options.weights else shipped
         self._network = open_network(NAME, path, options, _in_torch)
         self._profile = self._network.metadata("profile")
         self._charset = self._network.metadata("charset")

@@ -38,7 +38,7 @@ class TorchNetwork:
     """
 
     def __init__(self, path: Path, content: bytes, device: str) -> None:
-        self._device = find_device("crnn", device)
+        self._device = find_device(device)
         self.weights = hashlib.sha256(content).hexdigest()[:12]
         state, self._description = read_state(path)
         self._network = _build(state, self._description).to(self._device).eval()

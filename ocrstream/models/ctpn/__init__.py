@@ -23,6 +23,7 @@ from ocrstream.models.ctpn.looking import find_words
 from ocrstream.models.ctpn.original import find_lines, original_to_tensor
 from ocrstream.models.ordering import in_reading_order
 from ocrstream.models.session import Network, open_network
+from ocrstream.models.weights import to_path
 from ocrstream.picture import Image
 
 NAME = "ctpn"
@@ -50,7 +51,7 @@ class CtpnDetector:
     """
 
     def __init__(self, options: EngineOptions, *, rule: DecodeRule | None = None, min_max: bool = True) -> None:
-        path = Path(options.weights) if options.weights else SHIPPED if options.device == "cpu" else SHIPPED_HALF
+        path = to_path(options.weights) if options.weights else SHIPPED if options.device == "cpu" else SHIPPED_HALF
         self._network = open_network(NAME, path, options, _in_torch)
         self._profile = self._network.metadata("profile")
         self._rule = rule or DecodeRule()

@@ -35,7 +35,7 @@ class TorchNetwork:
     """
 
     def __init__(self, path: Path, content: bytes, device: str) -> None:
-        self._device = find_device("ctpn", device)
+        self._device = find_device(device)
         self.weights = hashlib.sha256(content).hexdigest()[:12]
         state, self._profile = read_state(path)
         network = Ctpn(self._profile)
