@@ -200,7 +200,7 @@ class RecognizerSettings:
     threads: int = setting(0, "inference threads; 0 fits them to the cores", lowest=0)
     weights: str = setting("", _WEIGHTS, flag="--recognizer-weights", metavar="FILE")
     batch: int = setting(8, "frames whose crops are read together", lowest=1)
-    deadline_ms: float = setting(20.0, "how long a batch waits for more crops", lowest=0.0)
+    deadline_ms: float = setting(2.0, "how long a batch waits for more crops", lowest=0.0)
     min_confidence: float = setting(0.3, "readings below this are not kept", lowest=0.0, highest=1.0)
     formats: tuple[tuple[str, tuple[Pattern, ...]], ...] = setting(
         (), "what texts look like, by source; see Masks and formats", read=read_patterns
@@ -215,7 +215,7 @@ class IndexerSettings:
     SECTION: typing.ClassVar[str] = "indexer"
 
     batch: int = setting(200, "frames written together", lowest=1)
-    deadline_ms: float = setting(50.0, "how long a batch waits for more frames", lowest=0.0)
+    deadline_ms: float = setting(0.0, "how long a batch waits for more frames", lowest=0.0)
     group: str = setting("ocr-indexer", "consumer group")
 
 

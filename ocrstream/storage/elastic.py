@@ -112,7 +112,7 @@ class ElasticStore:
     def write(self, batch: Sequence[Texts]) -> WriteReport:
         """See `DocumentStore.write`.
 
-        Regions go first and the frame's own document last: until that is there the reading does not count as stored,
+        Regions and appearances go first and the frame's own document last: until that is there the reading does not count as stored,
         and offering it again repairs whatever a crash has left between the two.
         """
         self._make_ready()
@@ -122,8 +122,8 @@ class ElasticStore:
             return WriteReport(refused=refused)
         with self._server.explained():
             plan = self._plan(accepted)
-            for failures in (self._server.bulk(plan.regions), self._server.bulk(plan.appearances)):
-                refused.update({f.batch_index: f.reason for f in failures if not f.is_outdated})
+            failures = self._server.bulk([*plan.regions, *plan.appearances])
+            refused.update({failure.batch_index: failure.reason for failure in failures if not failure.is_outdated})
             outdated = plan.outdated
             for failure in self._server.bulk(
                 [(index, action) for index, action in plan.frames if index not in refused]
