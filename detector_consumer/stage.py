@@ -20,7 +20,7 @@ from ocrstream.errors import MalformedRecordError
 from ocrstream.lines import cut_line
 from ocrstream.messages import CROPS, FIRST_READING, FRAMES, REPLAY, Crop, Crops, Frame, FrameInfo
 from ocrstream.metrics import Metrics
-from ocrstream.models import Detector, EngineOptions, Margin, TextLine, load_detector
+from ocrstream.models import Detector, EngineOptions, TextLine, load_detector
 from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Picture
 from ocrstream.runner import Flow, Runner
@@ -125,7 +125,7 @@ class DetectorStage:
         self._rests_until_s = 0.0
         self._tracker = Tracker()
         self._watches: dict[tuple[str, int], Watch] = {}
-        self._last: dict[tuple[str, int], tuple[Crops, Margin]] = {}
+        self._last: dict[tuple[str, int], tuple[Detector, Crops]] = {}
 
     def handle(self, frames: Sequence[Frame]) -> list[Crops]:
         """One `Crops` a frame, in the frames' order.
@@ -148,9 +148,9 @@ class DetectorStage:
         """The last frame of each source, where it was not kept: the next run goes on behind it."""
         self._note_answer(wait=True)
         ended = []
-        for key, (crops, margin) in self._last.items():
+        for key, (detector, crops) in self._last.items():
             if not crops.is_kept and crops.picture is not None:
-                ended.append(self._watches[key].tell(crops.detector, crops.picture, margin=margin, keep=True))
+                ended.append(self._watches[key].tell(detector, crops.picture, keep=True))
         self._last.clear()
         return ended
 
@@ -191,9 +191,9 @@ class DetectorStage:
             self._job = _Job(aside, self._aside.submit(self._look, detector, aside))
         for index in indices:
             frame = frames[index]
-            crops = self._watch(frame.info).tell(detector.info, frame.picture, margin=detector.margin)
+            crops = self._watch(frame.info).tell(detector, frame.picture)
             results[index] = crops
-            self._last[frame.info.key, frame.info.generation] = crops, detector.margin
+            self._last[frame.info.key, frame.info.generation] = detector, crops
 
     def _examine(self, detector: Detector, questions: Sequence[_Question]) -> None:
         """Let the detector look, and wait for it."""

@@ -5,7 +5,7 @@
     if examination is not None:
         ...                                        # at once, or while the next frames are seen and told
         watch.found(examination)
-    crops = watch.tell(detector.info, shown)       # the lines in sight, and crops of those that say anything new
+    crops = watch.tell(detector, shown)       # the lines in sight, and crops of those that say anything new
 
 The gate tells what has changed, the tracker where known lines went, and the album which crops show anything new. All of
 it follows from the frames and their times alone, and can be lost at any time: then all is looked at anew. A frame that
@@ -32,8 +32,8 @@ from detector_consumer.views import Album, Look, view_of
 from ocrstream.cropping import cut
 from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh
 from ocrstream.lines import carry, cut_line
-from ocrstream.messages import Crop, Crops, EngineInfo, FrameInfo, Region
-from ocrstream.models import NO_MARGIN, Margin, TextLine
+from ocrstream.messages import Crop, Crops, FrameInfo, Region
+from ocrstream.models import Detector, Margin, TextLine
 from ocrstream.models.ordering import in_reading_order
 from ocrstream.picture import Picture
 
@@ -184,13 +184,12 @@ class Watch:
         assert self._changes is not None
         self._gate.examined(examination.tiles(self._changes))
 
-    def tell(self, detector: EngineInfo, shown: Picture, *, margin: Margin = NO_MARGIN, keep: bool = False) -> Crops:
+    def tell(self, detector: Detector, shown: Picture, *, keep: bool = False) -> Crops:
         """What there is to say of the frame.
 
         Args:
             detector: what looked at it.
             shown: its picture.
-            margin: the detector's.
             keep: whether the frame is kept in any case.
         """
         info = self._info
@@ -213,15 +212,15 @@ class Watch:
         # What is there is known only when the detector has answered.
         is_kept = keep or bool(wanted) or (is_due and self._asked is None)
         if not is_kept and not self._has_news_of_places(in_sight):
-            return Crops(info, detector, (), is_kept=False, is_whole=False, picture=shown)
+            return Crops(info, detector.info, (), is_kept=False, is_whole=False, picture=shown)
         self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
         if is_kept:
             self._kept_at_ns = at_ns
         crops = tuple(
-            self._crop(number, track, wanted.get(track.track_id), shown, margin)
+            self._crop(number, track, wanted.get(track.track_id), shown, detector.margin)
             for number, track in enumerate(in_sight)
         )
-        return Crops(info, detector, crops, is_kept, is_whole=False, picture=shown)
+        return Crops(info, detector.info, crops, is_kept, is_whole=False, picture=shown)
 
     def _without_overlays(
         self, overlays: Overlays, step: _Step, known: list[Followed], size_wh: tuple[int, int]

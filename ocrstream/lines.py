@@ -44,7 +44,7 @@ class LineReading:
     words: tuple[Word, ...]
 
 
-def cut_line(picture: Image, polygon: Polygon, words: Sequence[Polygon], margin: Margin = NO_MARGIN) -> list[Image]:
+def cut_line(picture: Image, polygon: Polygon, words: Sequence[Polygon], margin: Margin) -> list[Image]:
     """What of a line is read: one crop a word, or one of the whole line where its words are not known.
 
     Args:

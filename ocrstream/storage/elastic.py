@@ -112,8 +112,8 @@ class ElasticStore:
     def write(self, batch: Sequence[Texts]) -> WriteReport:
         """See `DocumentStore.write`.
 
-        Regions and appearances go first and the frame's own document last: until that is there the reading does not count as stored,
-        and offering it again repairs whatever a crash has left between the two.
+        Regions and appearances go first and the frame's own document last: until that is there the reading does not
+        count as stored, and offering it again repairs whatever a crash has left between the two.
         """
         self._make_ready()
         refused = {index: reason for index, texts in enumerate(batch) if (reason := refusal(texts)) is not None}

@@ -10,7 +10,7 @@ from ocrstream.cropping import cut
 from ocrstream.geometry import Polygon, box_polygon
 from ocrstream.lines import LineReading, cut_into_words, cut_line, place_words, put_together
 from ocrstream.messages import Word
-from ocrstream.models import Margin, Reading
+from ocrstream.models import NO_MARGIN, Margin, Reading
 
 
 def test_a_line_of_one_word_stays_whole() -> None:
@@ -44,7 +44,7 @@ def test_the_cut_lies_in_the_gap(degrees: float) -> None:
 def test_words_are_read_one_by_one_and_put_together() -> None:
     line, words = box_polygon(0, 0, 100, 20), (box_polygon(0, 0, 40, 20), box_polygon(50, 0, 100, 20))
     picture = np.full((20, 100, 3), 255, dtype=np.uint8)
-    crops = cut_line(picture, line, words)
+    crops = cut_line(picture, line, words, NO_MARGIN)
     assert [crop.shape[:2] for crop in crops] == [(20, 40), (20, 50)]
     read = put_together(line, words, crops, [Reading("Gate", 0.9), Reading("B12", 0.6, (0.9, 0.5, 0.4))])
     assert read is not None
@@ -60,7 +60,7 @@ def test_words_are_read_one_by_one_and_put_together() -> None:
 
 def test_unsure_words_are_left_out_and_a_line_of_none_is_nothing() -> None:
     line, words = box_polygon(0, 0, 100, 20), (box_polygon(0, 0, 40, 20), box_polygon(50, 0, 100, 20))
-    crops = cut_line(np.zeros((20, 100, 3), dtype=np.uint8), line, words)
+    crops = cut_line(np.zeros((20, 100, 3), dtype=np.uint8), line, words, NO_MARGIN)
     read = put_together(line, words, crops, [Reading("|", 0.3), Reading("gate", 0.7)], min_confidence=0.5)
     assert read == LineReading("gate", 0.7, (0.7,) * 4, ())
     assert put_together(line, words, crops, [Reading("|", 0.3), Reading("", 0.9)], min_confidence=0.5) is None
@@ -75,7 +75,7 @@ def test_a_line_that_was_found_whole_is_cut_at_its_spaces() -> None:
     line = box_polygon(10, 10, 110, 30)
     picture = np.full((40, 120, 3), 255, dtype=np.uint8)
     picture[12:28, 12:50:4] = picture[12:28, 70:108:4] = 0
-    crops = cut_line(picture, line, ())
+    crops = cut_line(picture, line, (), NO_MARGIN)
     read = put_together(line, (), crops, [Reading("Gate  B12a", 0.8)])
     assert read is not None
     assert (read.text, read.confidence) == ("Gate B12a", 0.8)

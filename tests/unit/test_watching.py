@@ -26,7 +26,7 @@ from detector_consumer.watching import (
 )
 from ocrstream.errors import MalformedRecordError
 from ocrstream.geometry import Box, bounding_box, box_polygon
-from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
+from ocrstream.messages import Crops, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.models import EngineOptions, TextLine, load_recognizer
 from ocrstream.picture import Image, Picture, encode_jpeg
 from recognizer_consumer.stage import RecognizerStage
@@ -385,7 +385,7 @@ def test_a_watch_asks_for_the_whole_frame_where_a_line_touches_a_parts_edge() ->
     assert examination.parts == [WHOLE]
     assert examination.take([[TextLine(box_polygon(*place), 0.9) for _, place in (GATE, EXIT)]])
     watch.found(examination)
-    crops = watch.tell(EngineInfo("none", "0" * 12), later.picture)
+    crops = watch.tell(Watched(), later.picture)
     assert [crop.region.polygon for crop in crops.crops] == [box_polygon(*GATE[1]), box_polygon(*EXIT[1])]
 
 
@@ -500,7 +500,7 @@ def test_a_late_answer_leaves_the_same_behind_as_an_early_one() -> None:
             if number == answered_at:
                 assert asked.take(engine.detect(asked.pictures))
                 watch.found(asked)
-        return watch.tell(engine.info, each.picture)
+        return watch.tell(engine, each.picture)
 
     early, late = (told(answered_at).crops for answered_at in (0, 11))
     assert [crop.region.track_id for crop in early] == [f"{frames[0].info.frame_id}-00{n}" for n in (0, 1)]
