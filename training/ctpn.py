@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 from ocrstream.errors import EngineError, UserError
-from ocrstream.models.ctpn.decode import decode
+from ocrstream.models.ctpn.decode import DecodeRule
+from ocrstream.models.ctpn.looking import find_words
 from ocrstream.models.ctpn.network import Ctpn
 from ocrstream.models.ctpn.onnx_file import read_state
-from ocrstream.models.ctpn.slices import INPUT_STEP_PX, MEAN_BGR
+from ocrstream.models.ctpn.slices import MEAN_BGR
 from ocrstream.models.torch_network import find_device
 from ocrstream.models.weights import read_card, to_path
 from training.folders import read_folders
@@ -199,24 +200,17 @@ class CtpnTask:
     def evaluate(self) -> Mapping[str, float]:
         """ICDAR15's protocol on the photos kept back, with the averaged weights."""
         figures: dict[str, float] = {}
+        self.average.eval()
+        network = _InTraining(self.average, self._device)
         for cache, indices in self._validation:
             protocol = IcdarIou()
             for index in indices:
-                quads = self._detect(cache.photo(index))
+                (words,) = find_words(network, [cache.photo(index)], DecodeRule())
+                quads = [words.quads[place].astype(np.float32) for place in np.argsort(-words.scores)]
                 regions = cache.regions(index)
                 protocol.add(quads, [region.quad for region in regions], [region.ignore for region in regions])
             figures |= {f"{cache.name}_{name}": value for name, value in protocol.figures().items()}
         return figures
-
-    def _detect(self, photo: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        height, width = (-(-side // INPUT_STEP_PX) * INPUT_STEP_PX for side in photo.shape[:2])
-        padded = np.zeros((1, height, width, 3), dtype=np.uint8)
-        padded[0, : photo.shape[0], : photo.shape[1]] = photo
-        self.average.eval()
-        with autocast(self._device):
-            output = self.average(to_input(torch.from_numpy(padded).to(self._device)))
-        words = decode(output[0].float().cpu().numpy())
-        return [words.quads[index].astype(np.float32) for index in np.argsort(-words.scores)]
 
     def state(self) -> dict[str, Any]:
         """The averaged weights, and how many scenes were seen."""
@@ -226,6 +220,27 @@ class CtpnTask:
         """Take back what `state` gave."""
         self.average.load_state_dict(state["average"])
         self._number = state["number"]
+
+
+class _InTraining:
+    """Weights in training, run as `ocrstream.models.ctpn.looking` wants to."""
+
+    weights = ""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._network = network
+        self._device = device
+
+    def metadata(self, key: str) -> str:
+        """Nothing: there is no file yet."""
+        raise KeyError(key)
+
+    def run_each(self, tensors: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """The outputs for several inputs, in their order."""
+        for tensor in tensors:
+            with autocast(self._device):
+                output = self._network(torch.from_numpy(tensor).to(self._device))
+            yield output.float().cpu().numpy()
 
 
 def _fill(network: Ctpn, profile: str, path: Path) -> None:

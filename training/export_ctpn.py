@@ -6,6 +6,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from training import checkpoints
 from training.folders import read_folders
 from training.loop import CHECKPOINT, CURVE
 
-CALIBRATION_SCALE = 1.25
-"""Photos are seen so many times as large when ranges are taken from them."""
+CALIBRATION_SCALES = (CLOSEST, CLOSEST / CLOSER)
+"""Photos are seen so many times as large, in turn, to take ranges from: as in patches and in first looks."""
 
 _AVERAGE = "module."
 
@@ -95,16 +96,17 @@ class _Calibration:
 
     def __init__(self, data: Path, count: int) -> None:
         photos = [photo for folder in read_folders(data) for photo in folder.photos]
-        self._paths = iter([photos[place].image for place in np.linspace(0, len(photos) - 1, count, dtype=int)])
+        paths = [photos[place].image for place in np.linspace(0, len(photos) - 1, count, dtype=int)]
+        self._waiting = iter(list(zip(paths, cycle(CALIBRATION_SCALES), strict=False)))
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        path = next(self._paths, None)
+        path, scale = next(self._waiting, (None, 0.0))
         if path is None:
             return None
         photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if photo is None:
             raise EngineError(f"{path} is not a picture that can be read")
-        return {"pictures": to_tensor(resized(photo[:480, :640].astype(np.uint8, copy=False), CALIBRATION_SCALE))}
+        return {"pictures": to_tensor(resized(photo[:480, :640].astype(np.uint8, copy=False), scale))}
 
     def set_range(self, start_index: int, end_index: int) -> None:
         """The quantiser asks for this where it reads in pieces; all is read at once."""
