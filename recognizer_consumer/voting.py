@@ -31,6 +31,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from statistics import fmean
 
 from rapidfuzz.distance import Levenshtein
 
@@ -44,6 +46,9 @@ from recognizer_consumer.formats import Formats, Pattern
 REFRESH_S = 1.0
 HELD_S = 0.2
 """A text that stands there as it was last read for so long is no passing blur."""
+
+ALONE_S = 0.6
+"""Of a source whose frames are so far apart a text may be in one of them only."""
 
 UNLIKE = 0.5
 """Texts whose edit distance is a larger share of the longer one are different texts and not one text misread."""
@@ -59,6 +64,12 @@ STRETCH = 1.15
 
 PART_OFF = 0.2
 """A part of a text is it up to so many edits a character."""
+
+HIDDEN = 2
+"""So many letters less are read of a line of which something hides a part; one less may be a text that has changed."""
+
+KNOWN_S = 1.0
+"""What was read of a line for so long was all there was of it."""
 
 EDGE_PX = 3.0
 
@@ -198,15 +209,15 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         vote.touch_edge()
     if not line.fresh:
         return _hold(source, track_id, vote, info, line)
-    grown = _growth(vote, line)
-    if grown < 1 and (line.is_changed or _is_at_edge(info, line.region.polygon)):
+    grown = _growth(vote, info, line)
+    if grown is Growth.LESS and (line.is_changed or _is_at_edge(info, line.region.polygon)):
         # What is left of a line that leaves says nothing new, nor does a piece that is found of it for a moment.
         vote.trail.see(info, line.region.polygon)
-    elif grown < 1 and line.confidence >= LIKELY:
+    elif grown is Growth.LESS and line.confidence >= LIKELY:
         # It is read so again in a picture that rests.
         vote.waiting = Waiting(line, Trail.begin(info, line.region.polygon))
         return _replace(source, track_id, vote, vote.waiting)
-    elif grown > 1:
+    elif grown is Growth.MORE:
         vote.grow(info, line)
     elif vote.agrees(line.text) or _corrects(vote, line):
         vote.count_waiting()
@@ -219,6 +230,8 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
             vote.add(info, line)
     elif _is_another(vote, vote.waiting.line, line, has_rested=not line.is_changed):
         return _replace(source, track_id, vote, vote.waiting, then=(info, line))
+    elif line.is_changed and _stood_alone(vote, vote.waiting, info):
+        return [*_replace(source, track_id, vote, vote.waiting), *_count(source, track_id, info, line)]
     else:
         is_same = are_alike(vote.waiting.line.text, line.text)
         vote.count_waiting()
@@ -243,7 +256,6 @@ def _hold(source: _Source, track_id: str, vote: OpenAppearance, info: FrameInfo,
     if _is_another(vote, waiting.line, waiting.line, has_rested=True):
         return _replace(source, track_id, vote, waiting)
     vote.count_waiting()
-    vote.settle(waiting.line)
     return []
 
 
@@ -294,7 +306,7 @@ def _is_another(vote: OpenAppearance, first: Sighting, second: Sighting, *, has_
 
 
 def _sureness_where_it_differs(line: Sighting, text: str) -> float:
-    """The least confidence, 0 to 1, of the characters of a reading that are others than a text's."""
+    """The mean confidence, 0 to 1, of the characters of a reading that are others than a text's."""
     sure = line.characters if len(line.characters) == len(line.text) else (line.confidence,) * len(line.text)
     edits = Levenshtein.opcodes(text, line.text)
     # Where a character of the text is missing, the neighbours tell how well the place could be read.
@@ -308,33 +320,52 @@ def _sureness_where_it_differs(line: Sighting, text: str) -> float:
             else range(max(edit.dest_start - 1, 0), min(edit.dest_start + 1, len(sure)))
         )
     ]
-    return min((sure[place] for place in places), default=line.confidence)
+    return fmean(sure[place] for place in places) if places else line.confidence
 
 
-def _growth(vote: OpenAppearance, line: Sighting) -> float:
-    """How many times as much of the same text a reading shows as the last one that counts; 1 where that is not told.
+class Growth(Enum):
+    """How much of the text that stands in a place a reading shows."""
+
+    LESS = auto()
+    AS_MUCH = auto()
+    """Or that is not told: it may be another text."""
+    MORE = auto()
+
+
+def _growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
+    """Whether a reading shows more or less of the same text than the last one that counts.
 
     A word comes into view, or a line leaves or is hidden in part: then its place is longer or shorter in proportion to
-    its height, and what is read is the beginning or the end of what was read before, or goes on with that. A line that
-    grows by a word is another text, as that word was not there before, unless the frame's edge had cut it off.
+    its height, and what is read is the beginning or the end of what was read before, or goes on with that. Where
+    something hides a part of a line its place may be known to be as long as before. A line that the frame's edge has
+    cut off may grow by little. What was read of any other for some time was all of it: what is longer then is another
+    text (a price, a counter), and so is a line that grows by a word, as that word was not there before.
     """
     assert vote.before is not None
     stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
-    if 1 / STRETCH < stretch < STRETCH:
-        return 1.0
-    short, long = folded_text(line.text), folded_text(vote.winner().text)
-    if stretch > 1:
-        short, long = long, short
-    grows = stretch > 1
-    if len(short) >= len(long) or (grows and not vote.is_torn and short.count(" ") < long.count(" ")):
-        return 1.0
-    if grows and vote.is_torn:
-        # The letter at the cut is read as what is left of it.
-        parts = (short[:-1], long[: len(short) - 1]), (short[1:], long[len(long) - len(short) + 1 :])
-        off = min(Levenshtein.distance(*part) for part in parts)
-        return stretch if off <= PART_OFF * len(short) else 1.0
-    off = min(Levenshtein.distance(short, part) for part in (long[: len(short)], long[-len(short) :]))
-    return stretch if off <= PART_OFF * len(short) else 1.0
+    before, now = folded_text(vote.winner().text), folded_text(line.text)
+    if stretch > 1 / STRETCH and len(now) > len(before):
+        if vote.is_torn:
+            return Growth.MORE if _goes_on(before, now) else Growth.AS_MUCH
+        is_known = vote.is_settled and info.captured_at_ns - vote.trail.first.captured_at_ns >= KNOWN_S * 1e9
+        grows = stretch >= STRETCH and not is_known and now.count(" ") == before.count(" ")
+        return Growth.MORE if grows and _is_part(before, now) else Growth.AS_MUCH
+    least = 1 if stretch <= 1 / STRETCH else HIDDEN
+    is_less = stretch < STRETCH and len(before) - len(now) >= least and _is_part(now, before)
+    return Growth.LESS if is_less else Growth.AS_MUCH
+
+
+def _is_part(short: str, long: str) -> bool:
+    """Whether a text is another one's beginning or end."""
+    off = min(Levenshtein.distance(short, part) for part in (long[: len(short)], long[len(long) - len(short) :]))
+    return off <= PART_OFF * len(short)
+
+
+def _goes_on(short: str, long: str) -> bool:
+    """Whether a text that the frame's edge cut off is another one's beginning or end."""
+    # The letter at the cut is read as what is left of it.
+    parts = (short[:-1], long[: len(short) - 1]), (short[1:], long[len(long) - len(short) + 1 :])
+    return min(Levenshtein.distance(*part) for part in parts) <= PART_OFF * len(short)
 
 
 def _is_at_edge(info: FrameInfo, polygon: Polygon) -> bool:
@@ -355,6 +386,16 @@ def _corrects(vote: OpenAppearance, line: Sighting) -> bool:
     # What was taken to stand there was read from worse views.
     vote.steady = None
     return True
+
+
+def _stood_alone(vote: OpenAppearance, waiting: Waiting, info: FrameInfo) -> bool:
+    """Whether a sure text that waits for a second reading gets none because frames are far apart.
+
+    Where a source gives one frame a second, a clock says another time in each.
+    """
+    waited_s = (info.captured_at_ns - waiting.trail.last.captured_at_ns) / 1e9
+    differs = _sureness_where_it_differs(waiting.line, vote.winner().text)
+    return vote.steady is not None and waited_s >= ALONE_S and differs >= LIKELY
 
 
 def _has_held(since: FrameInfo, info: FrameInfo) -> bool:

@@ -130,9 +130,16 @@ def test_where_a_source_gave_nothing_for_a_while_its_frames_end_and_begin() -> N
 
 
 def test_a_clock_read_once_a_time_is_voted_on_and_not_lost() -> None:
-    (span, last) = spans_of("12:30:41", "12:30:42", "12:30:43", "12:30:44", every_s=1.0)
-    assert span[1:] == (3, 1.0, 3.0)
-    assert last == ("12:30:44", 1, 4.0, 4.0)
+    (span, last) = spans_of("12:30:41", "12:30:42", "12:30:43", "12:30:44", every_s=0.3)
+    assert span[1:] == (3, 1.0, 1.6)
+    assert last == ("12:30:44", 1, 1.9, 1.9)
+
+
+def test_a_clock_in_a_frame_a_second_says_another_time_in_each() -> None:
+    times = [f"12:30:{second}" for second in range(41, 46)]
+    assert spans_of(*times, every_s=1.0) == [(time, 1, 1.0 + n, 1.0 + n) for n, time in enumerate(times)]
+    unsure = spans_of("12:30:41", ("12:30:42", 0.8), ("12:30:43", 0.8), "12:30:41", every_s=1.0)
+    assert unsure == [("12:30:41", 4, 1.0, 4.0)]
 
 
 def test_a_recogniser_that_is_started_again_replaces_nothing_it_said_before() -> None:
@@ -147,7 +154,7 @@ def test_a_sign_that_is_in_view_for_months_takes_no_more_room() -> None:
     for number in range(2000):
         x = 40.0 + 10.0 * (number % 2)
         moved = replace(REGION, polygon=box_polygon(x, 30.0, x + 200.0, 74.0))
-        text = "GATE B12" if number % 3 != 2 else f"GATE {number}"
+        text = "GATE B12" if number % 3 != 2 else f"GATE {100 + number}"
         ballot.count(at(1 + number * 0.1), (Text(moved, text, 0.9),))
     (vote,) = ballot._open["hall", 1].votes.values()
     assert len(vote.trail.path) <= LONGEST_PATH
@@ -484,3 +491,38 @@ def test_what_is_left_of_a_passing_text_takes_its_place() -> None:
     for second, line in ((1.0, shown("Gate B12", 40, 240, confidence=0.5)), (1.1, rest), (1.2, rest)):
         ballot.count(at(second), [line])
     assert [(last.text, last.readings) for last in ballot.close("hall", 1)] == [("Gate", 3)]
+
+
+def test_a_counter_that_has_stood_a_while_and_grows_says_something_new() -> None:
+    short, long = shown("A1", 100, 160), shown("A10", 100, 200)
+    stands = [replace(short, is_changed=False)] * 3
+    assert told_of(short, *stands, long) == [("A1", 1.0, 2.15), ("A10", 2.2, 2.45)]
+    # A word that grows at once was not seen as a whole.
+    assert [text for text, *_ in told_of(short, long)] == ["A10"]
+
+
+def test_a_long_line_that_comes_in_grows_by_a_letter() -> None:
+    lines = (
+        shown("Minister opens new bridge in Northp", 300, 640),
+        shown("Minister opens new bridge in Northport", 260, 630),
+    )
+    assert told_of(*lines) == [("Minister opens new bridge in Northport", 1.0, 1.55)]
+
+
+def test_what_is_left_of_a_line_that_something_hides_in_part_is_no_other_text() -> None:
+    whole = shown("STATION HOTEL", 40, 340)
+    hidden = [shown(text, 40, 340) for text in ("SON HOTEL", "ON HOTEL", "STATION A")]
+    assert [text for text, *_ in told_of(whole, *hidden, whole)] == ["STATION HOTEL"]
+    # What stands there for long, at rest, is all there is.
+    rests = replace(hidden[0], is_changed=False)
+    assert [text for text, *_ in told_of(whole, hidden[0], rests)] == ["STATION HOTEL", "SON HOTEL"]
+
+
+def test_what_differs_surely_on_the_whole_is_another_text() -> None:
+    place = Place()
+    place.read(1.0, "Gate B15")
+    place.still_there(1.3, 1.6)
+    sure = (0.99,) * 6 + (0.73, 0.99)
+    place.ballot.count(at(2.0), [Sighting(REGION, "Gate C07", 0.95, sure)])
+    place.still_there(2.1, 2.2, 2.3)
+    assert [text for text, *_ in place.spans()] == ["Gate B15", "Gate C07"]
