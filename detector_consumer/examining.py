@@ -128,17 +128,17 @@ class Examination:
         return seen
 
 
-def parts_to_examine(changes: Changes, come_in: Sequence[Polygon], known: Sequence[Polygon], whole: Box) -> list[Box]:
+def parts_to_examine(changes: Changes, asked: Sequence[Polygon], known: Sequence[Polygon], whole: Box) -> list[Box]:
     """The parts of a frame in which its changes can be looked at; often none.
 
     Args:
         changes: what a gate decided on it.
-        come_in: lines to be looked at whatever the gate says.
+        asked: lines to be looked at whatever the gate says.
         known: the lines in sight. One that a part touches is looked at as a whole, or only a piece would be found.
         whole: the frame, see `frame_box`.
     """
     margin = MARGIN_TILES * changes.tile_px
-    parts = _joined([_grown(box, margin, whole) for box in (*changes.boxes(), *map(bounding_box, come_in))])
+    parts = _joined([_grown(box, margin, whole) for box in (*changes.boxes(), *map(bounding_box, asked))])
     lines = [bounding_box(polygon) for polygon in known]
     touched = [_grown(line, BORDER_PX + 1, whole) for line in lines if any(_touch(line, part) for part in parts)]
     parts = _joined([*parts, *touched])

@@ -53,6 +53,8 @@ MIN_INSIDE = 0.15
 """A line of which less is left in the frame has left."""
 MOST_LEFT = 0.85
 """A piece of a line is at most this share of it long."""
+FADED, LAST_CONTRAST = 0.5, 0.7
+"""What has less than this share of its contrast has faded; at each find at most this share of it is let go."""
 MISSES, MISSES_IN_SIGHT = 2, 4
 """So many examinations in a row without a find end a line; more while it looks as it did."""
 
@@ -70,6 +72,8 @@ class Followed:
         is_visible: whether it is seen; False where something is in front of it or it has gone.
         is_whole: whether all of it is in the frame and known. Of a line that the frame's edge cut off when it was found
             the rest is known when it is found again.
+        is_doubted: whether it had faded much when it was found last: it has to be found once more, or what is behind it
+            would be taken for it.
     """
 
     track_id: str
@@ -79,6 +83,7 @@ class Followed:
     fit: float
     is_visible: bool
     is_whole: bool
+    is_doubted: bool
 
 
 @dataclass(slots=True)
@@ -101,6 +106,10 @@ class _Track:
     is_visible: bool = True
     is_restless: bool = False
     """Whether it looks unlike itself, and otherwise from frame to frame: something moves in front of it."""
+    contrast: float = 0.0
+    """Of what it looked like of late, in levels of grey."""
+    is_doubted: bool = False
+    """Whether it had less by far when it was found last."""
     is_torn: bool = False
     """Whether it goes on beyond its corners: the frame's edge was there when it was found."""
 
@@ -220,6 +229,7 @@ class Tracker:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
                 track.is_torn = source.reaches_edge(corners)
                 source.tracks.append(track)
+            track.is_doubted = False
             if _is_to_remember(track, is_piece=number in wholes):
                 news.append(track)
             track.score, track.seen_at_ns = region.detector_score, at_ns
@@ -361,8 +371,11 @@ def _remember(tracks: list[_Track], source: _Source) -> None:
     if source.grey is None or not tracks:
         return
     seen = flow.patches(source.grey, np.stack([track.corners for track in tracks]) * source.scale)
-    for number, track in enumerate(tracks):
+    for number, (track, contrast) in enumerate(zip(tracks, seen.levels.std(axis=1).tolist(), strict=True)):
         track.reference = seen.of([number])
+        track.is_doubted = contrast < FADED * track.contrast
+        # In other light it stays the same text, which is found again and again.
+        track.contrast = max(contrast, LAST_CONTRAST * track.contrast)
 
 
 def _alive(source: _Source) -> list[_Track]:
@@ -406,6 +419,7 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
             track.fit,
             track.is_visible,
             inside and not track.is_torn,
+            track.is_doubted,
         )
         for track, polygon, inside in zip(tracks, shown.round(2).tolist(), is_inside, strict=True)
     ]

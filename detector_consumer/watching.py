@@ -251,7 +251,8 @@ class Watch:
         wait_s = EXAMINE_LOST_S if is_lost else EXAMINE_AFTER_S if come_in else self._examine_wait_s
         if not self._has_time or self._at_ns() - self._examined_at_ns < wait_s * 1e9:
             return []
-        return parts_to_examine(self._changes, come_in, [track.polygon for track in in_sight], whole)
+        doubted = [track.polygon for track in in_sight if track.is_doubted]
+        return parts_to_examine(self._changes, [*come_in, *doubted], [track.polygon for track in in_sight], whole)
 
     def _is_time_to_look(self) -> bool:
         assert self._info is not None

@@ -360,6 +360,26 @@ def test_trembling_places_are_smoothed() -> None:
     assert track_off < 0.6 * found_off
 
 
+def test_what_has_faded_much_is_doubted_until_it_is_found_so_again() -> None:
+    scene, place = wall(), placing(180, 120)
+    whole = with_sign(scene, place)
+
+    def faded(share: float) -> Grey:
+        return cv2.addWeighted(whole, share, scene, 1 - share, 0).astype(np.uint8)
+
+    def found(number: int, share: float) -> bool:
+        tracker.advance(KEY, faded(share), 1.0, Motion(np.eye(2, 3)), at_ns(number))
+        (track,) = tracker.associate(KEY, f"f{number}", regions(placed(place)), at_ns(number))
+        return track.is_doubted
+
+    tracker, (first,) = begun(whole, placed(place))
+    assert not first.is_doubted
+    assert not found(10, 0.8)
+    assert found(20, 0.2)
+    # It may be that the light is another one.
+    assert [found(30 + 10 * number, 0.2) for number in range(5)][-1] is False
+
+
 def test_what_is_looked_for_in_vain_ends_but_only_where_was_looked() -> None:
     left, right = placing(50, 120), placing(300, 120)
     picture = with_sign(with_sign(wall(), left), right)
