@@ -368,7 +368,8 @@ def test_what_has_faded_much_is_doubted_until_it_is_found_so_again() -> None:
         return cv2.addWeighted(whole, share, scene, 1 - share, 0).astype(np.uint8)
 
     def found(number: int, share: float) -> bool:
-        tracker.advance(KEY, faded(share), 1.0, Motion(np.eye(2, 3)), at_ns(number))
+        for each in (number - 1, number):
+            tracker.advance(KEY, faded(share), 1.0, Motion(np.eye(2, 3)), at_ns(each))
         (track,) = tracker.associate(KEY, f"f{number}", regions(placed(place)), at_ns(number))
         return track.is_doubted
 
