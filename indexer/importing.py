@@ -192,9 +192,12 @@ def _picture(record: dict[str, Any]) -> dict[str, Any]:
 
 def _appearance(record: dict[str, Any]) -> Appearance:
     try:
-        return appearance_from_json({**record, "source_id": record.get("source")})
+        appearance = appearance_from_json({**record, "source_id": record.get("source")})
     except MalformedRecordError as error:
         raise MalformedRecordError(_in_export_words(str(error))) from error
+    # An export tells times in milliseconds of cameras too, which have no media time.
+    is_media_time = appearance.first_ms != appearance.first_at_ns / 1e6
+    return appearance if is_media_time else replace(appearance, first_ms=None, last_ms=None)
 
 
 def _in_export_words(reason: str) -> str:

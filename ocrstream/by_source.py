@@ -9,10 +9,11 @@ In the environment the same stands as JSON: ``{"platform-*": ["[A-Z]\\d\\d"]}``.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
+
+import regex
 
 from ocrstream.geometry import Point
 
@@ -21,7 +22,9 @@ T = TypeVar("T")
 BySource = tuple[tuple[str, tuple[T, ...]], ...]
 """What holds for the sources that fit a pattern, in the order in which it was given."""
 
-Pattern = re.Pattern[str]
+Pattern = regex.Pattern[str]
+"""As Python's own, but it can be given up: one that a user wrote may take for ever with a text."""
+
 Zone = tuple[Point, ...]
 """A polygon of three points or more, as shares of a frame's width and height, 0 to 1."""
 
@@ -29,6 +32,12 @@ Zone = tuple[Point, ...]
 def of_source(given: BySource[T], source_id: str) -> tuple[T, ...]:
     """All that holds for a source."""
     return tuple(each for name, values in given if fnmatchcase(source_id, name) for each in values)
+
+
+def unused(given: BySource[T], source_ids: Iterable[str]) -> list[str]:
+    """The patterns that none of these sources fits: names that were misspelt."""
+    known = tuple(source_ids)
+    return [name for name, _ in given if not any(fnmatchcase(source_id, name) for source_id in known)]
 
 
 def read_patterns(value: object) -> BySource[Pattern]:
@@ -79,8 +88,8 @@ def _pattern(entry: Any) -> Pattern:
     if not isinstance(entry, str):
         raise ValueError(f"a regular expression is a string, got {entry!r:.80}")  # noqa: TRY004 likewise
     try:
-        return re.compile(entry)
-    except (re.error, RecursionError, OverflowError) as error:
+        return regex.compile(entry)
+    except (regex.error, RecursionError, OverflowError) as error:
         raise ValueError(f"{entry!r:.80} is no regular expression: {error}") from error
 
 

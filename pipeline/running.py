@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from ocrstream.by_source import unused
 from ocrstream.config import (
     Configuration,
     DataSettings,
@@ -100,6 +101,7 @@ class Run:
             self._sources = open_sources(sources, configuration.section(ProducerSettings))
             for source in self._sources:
                 opening.callback(source.close)
+            _warn_of_unused(configuration, self._sources)
             letters = DeadLetterFolder(Path(configuration.section(DataSettings).dir) / FOLDER)
             self._embedded = Embedded(
                 configuration,
@@ -148,6 +150,15 @@ class Run:
             if last is not None and last.info.media_time_ms is not None:
                 self.metrics.set("indexer.media_time_ms", last.info.media_time_ms, source_id=last.info.key)
         return partial(share_searchable, source, self.metrics, stored)
+
+
+def _warn_of_unused(configuration: Configuration, sources: Sequence[Source]) -> None:
+    """Tell of masks and formats for sources that are not there: a name that is misspelt would mask nothing."""
+    names = sorted({source.source_id for source in sources})
+    masks, formats = configuration.section(DetectorSettings).masks, configuration.section(RecognizerSettings).formats
+    for what, given in (("masks", unused(masks, names)), ("formats", unused(formats, names))):
+        for name in given:
+            log.warning("%s for %r: no source is called so here; there is %s", what, name, ", ".join(names))
 
 
 def follow(embedded: Embedded, gauge: Gauge, line: StatusLine, *, advice: str = "") -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ocrstream.by_source import Pattern
 from ocrstream.folding import are_alike
 from ocrstream.geometry import Polygon, polygon_shift, polygon_size_wh
 from ocrstream.lines import place_words
 from ocrstream.messages import SURE, Appearance, FrameInfo, Region, Text, Word
 from recognizer_consumer.calibration import Calibration
 from recognizer_consumer.consensus import Consensus, Voted
-from recognizer_consumer.formats import Pattern
 
 MOVED_PX = 4.0
 """A path point is kept when the line has moved this far from the last one."""

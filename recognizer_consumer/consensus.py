@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrstream.by_source import Pattern
 from recognizer_consumer.calibration import AS_SAID, Calibration, Evidence, log_odds
-from recognizer_consumer.formats import Edit, Pattern, confusions, nearest_match
+from recognizer_consumer.formats import Edit, confusions, nearest_match
 
 LONGEST_TEXT = 500
 """Characters of a reading that are voted on; no engine reads so many in one line, and an alignment's time grows with

@@ -1,15 +1,15 @@
 """Formats that a user has given for the texts of a source: platform ``B12``, clock ``12:30:41``, number plate.
 
 A text that has none of its source's formats, but hardly differs from one that has, was probably misread: ``8l2`` where
-a letter and two digits are to stand. Nothing is invented: what is put in its place was read there too, in another
-reading, or is what recognisers confuse with what was read (`ocrstream.folding`).
+a letter and two digits are to stand is ``B12``. Nothing is invented: what is put in its place was read there too, in
+another reading, or is what recognisers confuse with what was read (`ocrstream.folding`, and `LOOKALIKES`).
 """
 
 from __future__ import annotations
 
 import functools
 import heapq
-import re
+import logging
 import string
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,16 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import NamedTuple
 
+from ocrstream.by_source import Pattern
 from ocrstream.folding import folded_text
 
-Pattern = re.Pattern[str]
+log = logging.getLogger(__name__)
+
+LOOKALIKES = ("8B", "2Z", "6G", "0D", "0Q")
+"""Pairs that are confused now and then; a search keeps them apart, a format may tell which of them it is."""
+
+LONGEST_MATCH_S = 0.05
+"""A regular expression that takes longer for a text may take for ever: it does not hold then."""
 
 MOST_TRIES = 1000
 """Combinations of edits that are tried: up to three of the two dozen that a text of eight characters has."""
@@ -76,9 +83,11 @@ def nearest_match(pieces: Sequence[str], edits: Sequence[Edit], patterns: Sequen
         patterns: the formats.
     """
     in_order = tuple((edit.start, edit.end, edit.letters) for edit in sorted(edits))
-    return _nearest_match(
-        tuple(pieces), in_order, tuple(round(edit.cost, 1) for edit in sorted(edits)), tuple(patterns)
-    )
+    costs = tuple(round(edit.cost, 1) for edit in sorted(edits))
+    try:
+        return _nearest_match(tuple(pieces), in_order, costs, tuple(patterns))
+    except TimeoutError:
+        return None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -97,7 +106,7 @@ def _nearest_match(
             break
         cost, chosen = heapq.heappop(waiting)
         text = _edited(pieces, [edits[index] for index in chosen])
-        if text is not None and any(pattern.fullmatch(text) for pattern in patterns):
+        if text is not None and any(_holds(pattern, text) for pattern in patterns):
             return text
         following = chosen[-1] + 1 if chosen else 0
         if following < len(edits):
@@ -106,6 +115,24 @@ def _nearest_match(
             if chosen:
                 heapq.heappush(waiting, (cost + costs[following] - costs[chosen[-1]], (*chosen[:-1], following)))
     return None
+
+
+def _holds(pattern: Pattern, text: str) -> bool:
+    try:
+        return pattern.fullmatch(text, timeout=LONGEST_MATCH_S) is not None
+    except TimeoutError:
+        _warn_of(pattern)
+        raise
+
+
+@functools.cache
+def _warn_of(pattern: Pattern) -> None:
+    """Tell, once, of a format that cannot be used."""
+    log.warning(
+        "the format %r takes too long for what is read and is passed over there: write it without repetitions inside "
+        "repetitions",
+        pattern.pattern,
+    )
 
 
 def _edited(pieces: Sequence[str], edits: Sequence[tuple[int, int, str]]) -> str | None:
@@ -120,7 +147,7 @@ def _edited(pieces: Sequence[str], edits: Sequence[tuple[int, int, str]]) -> str
 
 
 def _confused_with(letters: str) -> list[str]:
-    same = _ALIKE.get(_folded(letters), ())
+    same = [*_ALIKE.get(_folded(letters), ()), *_LOOKALIKE.get(letters, ())]
     return [other for other in same if other != letters]
 
 
@@ -140,3 +167,6 @@ def _alike() -> dict[str, tuple[str, ...]]:
 
 
 _ALIKE = _alike()
+_LOOKALIKE = {
+    letter: tuple(other for pair in LOOKALIKES if letter in pair for other in pair) for letter in "".join(LOOKALIKES)
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from ocrstream.by_source import Pattern
 from ocrstream.config import RecognizerSettings
 from ocrstream.lines import put_together
 from ocrstream.messages import CROPS, TEXTS, Crop, Crops, EngineInfo, Text, Texts
@@ -15,7 +16,6 @@ from ocrstream.picture import Image
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
 from recognizer_consumer.appearing import Sighting
-from recognizer_consumer.formats import Pattern
 from recognizer_consumer.voting import Ballot
 
 LEAST_VOICE = 0.1

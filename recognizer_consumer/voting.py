@@ -36,12 +36,13 @@ from statistics import fmean
 
 from rapidfuzz.distance import Levenshtein
 
+from ocrstream.by_source import Pattern
 from ocrstream.folding import are_alike, folded_text
 from ocrstream.geometry import Polygon, bounding_box, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting, are_steady
 from recognizer_consumer.calibration import Calibration, calibration_of
-from recognizer_consumer.formats import Formats, Pattern
+from recognizer_consumer.formats import Formats
 
 REFRESH_S = 1.0
 HELD_S = 0.2

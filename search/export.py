@@ -140,6 +140,7 @@ def _appearance_records(store: DocumentStore, where: Filter) -> Iterator[dict[st
     for appearance in store.appearances(where):
         if appearance.confidence >= where.min_confidence:
             record = appearance_to_json(appearance)
+            record["first_ms"], record["last_ms"] = _times_ms(appearance)
             yield {
                 "kind": "appearance",
                 "source": record.pop("source_id"),
@@ -194,11 +195,17 @@ def _appearance_row(appearance: Appearance) -> list[object]:
         appearance.confidence,
         format_time(appearance.first_at_ns),
         format_time(appearance.last_at_ns),
-        appearance.first_ms,
-        appearance.last_ms,
+        *_times_ms(appearance),
         appearance.readings,
         appearance.best_frame_id,
     ]
+
+
+def _times_ms(appearance: Appearance) -> tuple[float, float]:
+    """When it was seen first and last, in the time of its path: a camera has no media time."""
+    if appearance.first_ms is None or appearance.last_ms is None:
+        return appearance.first_at_ns / 1e6, appearance.last_at_ns / 1e6
+    return appearance.first_ms, appearance.last_ms
 
 
 def as_cell(text: str | None) -> str | None:

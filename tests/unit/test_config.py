@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrstream.by_source import of_source
+from ocrstream.by_source import of_source, unused
 from ocrstream.config import (
     Configuration,
     DetectorSettings,
@@ -112,6 +112,7 @@ def test_formats_and_masks_are_tables_of_sources(tmp_path: Path) -> None:
         ("hall", (((0.0, 0.9), (1.0, 0.9), (1.0, 1.0), (0.0, 1.0)), ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)))),
     )
     assert (of_source(formats, "door"), len(of_source(formats, "platform-3"))) == ((), 2)
+    assert unused(formats, ["platform-3"]) == [name for name, _ in formats if not name.startswith("platform")]
     assert Configuration(None, {}).section(RecognizerSettings).formats == ()
 
 
@@ -132,7 +133,7 @@ def test_in_the_environment_they_are_json() -> None:
         ("[recognizer.formats]\nhall = [12]", "recognizer.formats: 'hall': a regular expression is a string, got 12"),
         (
             "[recognizer.formats]\nhall = ['[A-Z']",
-            r"recognizer.formats: 'hall': '\[A-Z' is no regular expression: unterminated character set at position 0",
+            r"recognizer.formats: 'hall': '\[A-Z' is no regular expression: unterminated character set at position 4",
         ),
         ("[detector.masks]\nhall = [[[0, 0], [1, 0]]]", "detector.masks: 'hall': a zone is three points"),
         ("[detector.masks]\nhall = [[[0, 0], [640, 0], [0, 1]]]", "each 0 to 1 as a share of the frame's width or"),

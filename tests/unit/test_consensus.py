@@ -1,11 +1,11 @@
 """The vote on one line: alignment, weights, confidence, and that it is better than what it votes on."""
 
 import random
-import re
 import string
 from collections import Counter
 
 import pytest
+import regex
 
 from recognizer_consumer.consensus import LONGEST_TEXT, MOST_LETTERS, ROOM, Consensus
 
@@ -91,7 +91,7 @@ def test_a_near_neighbour_with_the_format_is_preferred(readings: list[str], expe
     consensus = Consensus()
     for text in readings:
         consensus.add(text, 0.9)
-    assert consensus.voted(patterns=[re.compile(r"[A-Z]\d\d")]).text == expected
+    assert consensus.voted(patterns=[regex.compile(r"[A-Z]\d\d")]).text == expected
 
 
 def test_a_vote_takes_no_more_room_however_many_readings_there_are() -> None:

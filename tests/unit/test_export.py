@@ -136,6 +136,8 @@ def test_appearances_go_out_and_come_back(store: EmbeddedStore, other: EmbeddedS
         "confidence": 0.93,
         "readings": 12,
     }
+    # A camera has no media time: these are in the time of its path.
+    assert (record["first_ms"], record["last_ms"]) == (NOON_NS / 1e6, NOON_NS / 1e6 + 5000)
     assert record["path"] == [[1.5, [[1, 2], [3, 2], [3, 4], [1, 4]]], [2.5, [[2, 3], [4, 3], [4, 5], [2, 5]]]]
     lines = [*exported(store).splitlines(), *exported(store, kind="appearances").splitlines()]
     assert import_regions(lines, other) == ImportReport(frames=1, regions=2, appearances=1)

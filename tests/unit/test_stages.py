@@ -1,7 +1,6 @@
 """The stages as pure handlers: frames to crops, crops to texts, texts to documents."""
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import regex
 from ocrstream_test_engines import make_picture
 
 from detector_consumer.stage import DetectorStage
@@ -152,7 +152,7 @@ def test_each_characters_confidence_and_the_sources_formats_count_in_the_vote() 
             return [self._readings.pop(0) for _ in crops]
 
     engine, finder = Unsure(), detector(reads_all=True)
-    stage = RecognizerStage("unsure", lambda _name: engine, 0.3, {"h*": [re.compile(r"GATE [A-Z]\d\d")]})
+    stage = RecognizerStage("unsure", lambda _name: engine, 0.3, {"h*": [regex.compile(r"GATE [A-Z]\d\d")]})
     for second in (1.0, 1.1):
         stage.handle(finder.handle([frame(second, GATE)]))
     assert [appearance.text for appearance in stage.finish()[0].appearances] == ["GATE B10"]

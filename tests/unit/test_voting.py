@@ -1,10 +1,10 @@
 """Appearances over time: which readings of a track belong to one text, and what is told of it."""
 
 import itertools
-import re
 from dataclasses import replace
 
 import pytest
+import regex
 
 from ocrstream.geometry import box_polygon
 from ocrstream.messages import Appearance, FrameInfo, Region, Text, Word, make_frame_id
@@ -168,7 +168,7 @@ def test_a_sign_that_is_in_view_for_months_takes_no_more_room() -> None:
 class Place:
     """One place that is looked at, and what its appearances say in the end."""
 
-    def __init__(self, formats: dict[str, list[re.Pattern[str]]] | None = None) -> None:
+    def __init__(self, formats: dict[str, list[regex.Pattern[str]]] | None = None) -> None:
         self.ballot = Ballot(formats)
         self._last: dict[str, Appearance] = {}
 
@@ -405,7 +405,7 @@ def test_the_confidence_of_each_character_counts() -> None:
 
 
 def test_a_format_of_the_source_is_preferred() -> None:
-    place = Place({"ha*": [re.compile(r"[A-Z]\d\d")], "street": [re.compile(r"\d+")]})
+    place = Place({"ha*": [regex.compile(r"[A-Z]\d\d")], "street": [regex.compile(r"\d+")]})
     place.read(1.0, "BlO")
     assert [appearance.text for appearance in place.told()] == ["B10"]
 
