@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--debug",
         choices=("gate",),
-        help="paint what the gate decided, too: dark was not looked at, red has changed, blue is new, yellow was due; "
-        "framed in grey is left out",
+        help="paint what a gate decides that asks for the detector every 0.3 s, too: dark was not looked at, red has "
+        "changed, blue is new, yellow was due; framed in grey is left out",
     )
     add_filter(parser, with_source=False)
     add_flags(parser, ProducerSettings, DetectorSettings, RecognizerSettings, DataSettings, ElasticsearchSettings)
