@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,9 @@ def conclude(name: str, environment: Mapping[str, Any], figures: Mapping[str, An
     if save:
         RESULTS.mkdir(exist_ok=True)
         day, commit = environment["date"][:10], environment["commit"]
-        path = RESULTS / f"{name}-{day}-{commit}.json"
+        # Another run of the same commit, with other options, is not to take the place of the first.
+        numbered = (f"{name}-{day}-{commit}{f'-{count}' if count else ''}.json" for count in itertools.count())
+        path = next(path for path in map(RESULTS.joinpath, numbered) if not path.exists())
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         print(f"kept as {path}")
 

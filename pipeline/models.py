@@ -13,7 +13,7 @@ from ocrstream.errors import ConfigError
 from ocrstream.models.crnn.charset import ORIGINAL
 from ocrstream.models.crnn.importing import PYTORCH, TORCH7
 from ocrstream.models.crnn.importing import import_weights as import_crnn
-from ocrstream.models.weights import WeightFile, find, shipped, to_path, verify
+from ocrstream.models.weights import WeightFile, find, shipped, to_path, verify, verify_content
 from ocrstream.process import Command
 
 
@@ -109,7 +109,7 @@ def _card(arguments: argparse.Namespace) -> None:
 def _import(arguments: argparse.Namespace) -> None:
     _expect(arguments, 2, f"models import takes an engine and a file; engines: {', '.join(EXCHANGES)}")
     engine, source = _exchange(arguments.names[0]), Path(arguments.names[1])
-    out = arguments.out or Path(f"{source.stem}.onnx")
+    out = _target(arguments.out or Path(f"{source.stem}.onnx"), source)
     card = engine.bring(source, out, arguments)
     sys.stdout.write(f"{out} and its card {card.name} are written.\n")
 
@@ -123,8 +123,15 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"{arguments.names[0]} cannot be exported{f' as {wanted}' if wanted else ''}; this can: {able}"
         )
-    out = arguments.out or Path(arguments.names[1]).with_suffix(f".{engine.format}")
+    out = _target(arguments.out or Path(arguments.names[1]).with_suffix(f".{engine.format}"), weights)
+    verify_content(weights)
     sys.stdout.write(f"{engine.hand(weights, out)} is written.\n")
+
+
+def _target(out: Path, source: Path) -> Path:
+    if out.resolve() == source.resolve():
+        raise ConfigError(f"{out} would be written over itself: name another file with --out")
+    return out
 
 
 def _exchange(name: str) -> Exchange:

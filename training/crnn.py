@@ -29,6 +29,7 @@ from training.augmentation import upright
 from training.batches import Batch, Batches, Mixture, Seen
 from training.ctc import ctc_loss
 from training.initial import load_first_convolutions, with_charset
+from training.provenance import origin, with_pieces
 from training.synthesis import FONTS, Font, Renderer, find_fonts
 from training.texts import Texts
 from training.word_lists import WORD_LISTS
@@ -289,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the curve")
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=loop.minutes,
         required=True,
         help="length of this piece of training, preparing a fresh --cache not counted",
     )
@@ -348,10 +349,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out=options.out, minutes=options.minutes, evaluate_s=options.evaluate_minutes * 60, note=options.note
     )
     try:
-        task = RecognizerTask(initial(to_path(options.start) if options.start else None), settings)
+        start = to_path(options.start) if options.start else None
+        task = RecognizerTask(initial(start), settings)
         task.prepare()
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / RUN).write_text(json.dumps(task.describe(), indent=1), encoding="utf-8")
+        told = with_pieces({**task.describe(), **origin(options.out, RUN, start)})
+        (options.out / RUN).write_text(json.dumps(told, indent=1), encoding="utf-8")
         loop.run(task, plan)
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

@@ -32,22 +32,28 @@ from ocrstream.models.ctpn.network import Ctpn
 from ocrstream.models.ctpn.onnx_file import read_state
 from ocrstream.models.ctpn.slices import MEAN_BGR
 from ocrstream.models.torch_network import find_device
-from ocrstream.models.weights import read_card, to_path
+from ocrstream.models.weights import to_path
 from training.folders import read_folders
 from training.initial import load_backbone
-from training.loop import Plan, autocast, run
+from training.loop import Plan, autocast, minutes, run
 from training.pages import PagePainter
 from training.photos import PhotoCache
 from training.protocols import IcdarIou
+from training.provenance import origin, with_pieces
 from training.scenes import NO_TEXT, TEXT, Scene, SceneMaker
 from training.signs import SignPainter
 from training.synthesis import FONTS
+
+log = logging.getLogger(__name__)
 
 VALIDATION_PHOTOS = 60
 """Of each data folder, at its end; at most a tenth of it."""
 
 EVALUATED_PHOTOS = 40
 """Of these, evenly spread: enough to see where training goes."""
+
+RECORD = "settings.json"
+"""What a run is made of, in its folder."""
 
 HARD_NEGATIVES = 3
 """Of the cells without text, the worst three for each cell with text are learned from (Liao et al., 2020, 3.6)."""
@@ -173,7 +179,7 @@ class CtpnTask:
             module.compile()
 
     def step(self, progress: float) -> Mapping[str, float]:
-        """One batch."""
+        """One batch. One whose gradients are not finite changes nothing."""
         del progress
         if self._batches is None:
             self._batches = iter(
@@ -192,17 +198,25 @@ class CtpnTask:
         loss = parts["score"] + parts["dice"] + parts["height"] + parts["ends"] + parts["slope"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
-        self.average.update_parameters(self.network)
-        return {"samples": len(picture), **{name: float(value.detach()) for name, value in parts.items()}}
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self.optimizer.step()
+            self.average.update_parameters(self.network)
+        return {
+            "samples": len(picture),
+            "skipped": float(not finite),
+            **{name: float(value.detach()) for name, value in parts.items()},
+        }
 
     def evaluate(self) -> Mapping[str, float]:
         """ICDAR15's protocol on the photos kept back, with the averaged weights."""
         figures: dict[str, float] = {}
         self.average.eval()
         network = _InTraining(self.average, self._device)
-        for cache, indices in self._validation:
+        if not any(indices for _, indices in self._validation):
+            log.warning("nothing is kept for validation: a set of photos gives a tenth of them, of ten photos one")
+        for cache, indices in ((cache, indices) for cache, indices in self._validation if indices):
             protocol = IcdarIou()
             for index in indices:
                 (words,) = find_words(network, [cache.photo(index)], DecodeRule())
@@ -330,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fonts", type=Path, default=FONTS, help="folder with fonts for signs that are drawn")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint and the curve lie")
     parser.add_argument("--cache", type=Path, help="where decoded photos are kept (default: OUT/cache)")
-    parser.add_argument("--minutes", type=float, required=True, help="how long this piece takes")
+    parser.add_argument("--minutes", type=minutes, required=True, help="how long this piece takes")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--workers", type=int, help="processes that make scenes (default: 0 on cpu, else all cores)")
     parser.add_argument("--evaluate-minutes", type=float, default=0, help="between evaluations; 0: at the end only")
@@ -366,14 +380,14 @@ def _train(options: argparse.Namespace) -> None:
     if options.compile:
         task.compile()
     options.out.mkdir(parents=True, exist_ok=True)
-    content = {
-        "settings": asdict(settings),
-        "initial": options.initial.name if options.initial else "",
-        "start": start.name if start else "",
-        "before": history(start) if start else [],
-        "data": {folder.name: len(folder.photos) for folder in folders},
-    }
-    (options.out / "settings.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content = with_pieces(
+        {
+            "settings": asdict(settings),
+            **origin(options.out, RECORD, start, options.initial.name if options.initial else ""),
+            "data": {folder.name: len(folder.photos) for folder in folders},
+        }
+    )
+    (options.out / RECORD).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     plan = Plan(
         options.out,
         options.minutes,
@@ -382,16 +396,6 @@ def _train(options: argparse.Namespace) -> None:
         note=options.note,
     )
     run(task, plan)
-
-
-def history(weights: Path) -> list[dict[str, Any]]:
-    """How weights came about, by their card: one entry a training, the first first; empty where they have no card."""
-    try:
-        training = dict(read_card(weights).card.get("training", {}))
-    except EngineError:
-        return []
-    before: list[dict[str, Any]] = training.pop("before", [])
-    return [*before, training] if training else before
 
 
 def _workers(device: str) -> int:

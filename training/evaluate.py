@@ -291,13 +291,20 @@ def _parted(name: str, options: EngineOptions) -> tuple[str, EngineOptions]:
     return engine, EngineOptions(options.device, options.threads, weights)
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge and report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("--detector", action="append", default=[], metavar="NAME", help="repeat it for several")
     parser.add_argument("--recognizer", action="append", default=[], metavar="NAME", help="repeat it for several")
     parser.add_argument("--data", type=Path, required=True, help="a data folder: gt.jsonl, gt.tsv")
-    parser.add_argument("--limit", type=int, help="only the first N photos and crops")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N photos and crops, 1 or more")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="inference threads; 0 fits them to the cores")
     parser.add_argument("--min-confidence", type=float, default=MIN_CONFIDENCE, help="readings below do not count")

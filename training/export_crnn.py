@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from ocrstream.errors import UserError
+from ocrstream.errors import EngineError, UserError
 from ocrstream.models import Reading
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.crnn.decode import greedy_reading
 from ocrstream.models.crnn.network import LightCrnn
 from ocrstream.models.crnn.onnx_file import LIGHT, Description, store_half, to_onnx
 from ocrstream.models.crnn.preprocess import HEIGHT_PX, MIN_WIDTH_PX, WIDTH_STEP_PX, normalise
-from ocrstream.models.weights import write_card
+from ocrstream.models.weights import find, write_card
 from training import checkpoints
 from training.augmentation import upright
 from training.words import BACKGROUND, Sample, Split, load
@@ -51,6 +52,15 @@ def right_words(read: str, label: str) -> float:
     words = read.split()
     expected = label.split()
     return sum(word == other for word, other in zip(words, expected, strict=False)) / max(len(words), 1)
+
+
+MIN_SAMPLES = 200
+"""Of fewer validation samples nobody can tell a temperature: most are right by chance, and all would be called sure."""
+
+
+def shipped_temperature() -> float:
+    """That of the weights that are shipped, for what was trained from them on little data."""
+    return float(find("crnn_light").card["calibration"]["temperature"])
 
 
 def fit_temperature(logits: Sequence[tuple[NDArray[np.float32], str]], charset: str) -> tuple[float, float]:
@@ -101,11 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoints.fill(network, kept["network"], options.checkpoint)
         network.eval()
         split = load(options.data, LATIN, options.cache)
-        temperature, error = fit_temperature(logits_of(network, _validation(split)), LATIN)
+        calibration = _calibration(logits_of(network, _validation(split)))
         state = {name: tensor.float().numpy() for name, tensor in network.state_dict().items()}
         state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        description = Description(LIGHT, LATIN, temperature)
+        description = Description(LIGHT, LATIN, calibration["temperature"])
         options.out.write_bytes(to_onnx(state, description))
         int8 = options.out.with_stem(f"{options.out.stem}_int8")
         int8.write_bytes(quantise(to_onnx(state, description, half=False), calibration_crops(split)))
@@ -115,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "charset": LATIN,
             "input": f"grey, {HEIGHT_PX} px high, width by its aspect on a grid of {WIDTH_STEP_PX} px, "
             f"at least {MIN_WIDTH_PX} px, (x / 255 - 0.5) / 0.5",
-            "calibration": {"temperature": temperature, "expected_error": round(error, 4)},
+            "calibration": calibration,
             "training": _json(options.training) | {"position": kept.get("position", {})},
             "scores": _json(options.scores),
         }
@@ -124,6 +134,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     return 0
+
+
+def _calibration(logits: Sequence[tuple[NDArray[np.float32], str]]) -> dict[str, float]:
+    if len(logits) >= MIN_SAMPLES:
+        temperature, error = fit_temperature(logits, LATIN)
+        return {"temperature": temperature, "expected_error": round(error, 4), "samples": len(logits)}
+    temperature = shipped_temperature()
+    sys.stderr.write(
+        f"{len(logits)} validation samples are too few to fit confidences on ({MIN_SAMPLES} are needed): "
+        f"the temperature stays that of crnn_light, {temperature}\n"
+    )
+    return {"temperature": temperature, "samples": len(logits)}
 
 
 def quantise(single: bytes, crops: Iterable[NDArray[np.uint8]]) -> bytes:
@@ -190,7 +212,10 @@ def _validation(split: Split) -> list[Sample]:
 def _json(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
-    content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path} is not a JSON file that can be read ({error})") from error
     return content
 
 

@@ -100,6 +100,18 @@ class Plan:
     note: str = ""
 
 
+def minutes(text: str) -> float:
+    """A piece's length, as a command's flag gives it.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    length = float(text)
+    if not 0 < length < math.inf:
+        raise ValueError(text)
+    return length
+
+
 def cpu_precision() -> torch.dtype:
     """What a step is fastest in on this CPU: bfloat16 only where it has units for that, else it is emulated."""
     capabilities = torch.cpu.get_capabilities()

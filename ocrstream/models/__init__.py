@@ -39,7 +39,7 @@ class EngineOptions:
     weights: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+        if not re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]{0,5}))?", self.device):
             raise EngineError(f"{self.device!r} is no device: use cpu, cuda or cuda:N")
 
 

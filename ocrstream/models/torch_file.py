@@ -8,9 +8,12 @@ an array, and any other name ends the reading.
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import pickletools
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +30,9 @@ Array = NDArray[np.generic]
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _MAX_BYTES = 4 * 2**30
+_MAX_PICKLE_BYTES = 64 * 2**20
+_MOST_TUPLES = 30_000
+"""A tensor takes four."""
 
 _TYPES: dict[str, np.dtype[Any]] = {
     "DoubleStorage": np.dtype("<f8"),
@@ -65,6 +71,9 @@ class _View:
             raise pickle.UnpicklingError("a tensor's numbers are missing")
         if len(self.shape) != len(self.strides) or min((*self.shape, *self.strides, self.offset), default=0) < 0:
             raise pickle.UnpicklingError(f"a tensor of shape {self.shape} has strides {self.strides}")
+        # The tensors of a state dict share no numbers with themselves: a small file would fill the memory so.
+        if math.prod(self.shape) > len(numbers):
+            raise pickle.UnpicklingError(f"a tensor of shape {self.shape} is larger than its storage")
         last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
         if 0 in self.shape:
             return np.zeros(self.shape, dtype=numbers.dtype)
@@ -135,8 +144,8 @@ def read_state_dict(path: Path) -> dict[str, Array]:
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror or error}") from error
     # What a damaged pickle raises depends on where it breaks.
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError, AttributeError,
-            IndexError, struct.error, MemoryError, OverflowError) as error:  # fmt: skip
+    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError,
+            AttributeError, IndexError, struct.error, MemoryError, OverflowError, RuntimeError) as error:  # fmt: skip
         why = f": {error}" if isinstance(error, pickle.UnpicklingError) else ""
         raise EngineError(f"{path} is not a PyTorch state dict, or a damaged one{why}") from error
 
@@ -167,7 +176,23 @@ def _from_zip(file: IO[bytes]) -> Any:
                 storages[key] = _Storage(dtype, length, np.frombuffer(archive.read(info), dtype, length))
             return storages[key]
 
-        return _Unpickler(io.BytesIO(archive.read(pickled)), storage_of).load()
+        if archive.getinfo(pickled).file_size > _MAX_PICKLE_BYTES:
+            raise pickle.UnpicklingError(f"its pickle has {archive.getinfo(pickled).file_size} bytes")
+        content = io.BytesIO(archive.read(pickled))
+        _check_nesting(content)
+        return _Unpickler(content, storage_of).load()
+
+
+def _check_nesting(file: IO[bytes]) -> None:
+    """Refuse the pickle that comes next in a file if it can hold tuples within tuples without end.
+
+    To take such a thing for a key ends the process: Python hashes it on the stack.
+    """
+    place = file.tell()
+    tuples = sum(opcode.name.startswith(("TUPLE", "FROZENSET")) for opcode, _, _ in pickletools.genops(file))
+    if tuples > _MOST_TUPLES:
+        raise pickle.UnpicklingError(f"it holds {tuples} tuples, which no state dict needs")
+    file.seek(place)
 
 
 def _from_legacy(file: IO[bytes]) -> Any:
@@ -179,6 +204,7 @@ def _from_legacy(file: IO[bytes]) -> Any:
         return storages.setdefault(key, _Storage(_TYPES[storage_type], length))
 
     def load() -> Any:
+        _check_nesting(file)
         return _Unpickler(file, storage_of).load()
 
     if load() != _LEGACY_MAGIC or load() != _LEGACY_PROTOCOL:

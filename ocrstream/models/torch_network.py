@@ -18,12 +18,13 @@ def find_device(name: str) -> torch.device:
     Raises:
         EngineError: there is no such device, or not here; the message says what there is.
     """
-    device = torch.device(EngineOptions(name).device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    kind, _, index = EngineOptions(name).device.partition(":")
+    # PyTorch itself takes an index that is too large for another one.
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise EngineError(
             f"the device {name!r} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu"
         )
-    return device
+    return torch.device(name)
 
 
 def infer(network: torch.nn.Module, device: torch.device, *tensors: torch.Tensor) -> NDArray[np.float32]:

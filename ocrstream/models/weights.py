@@ -95,6 +95,18 @@ def verify(file: WeightFile) -> str:
     return found
 
 
+def verify_content(path: Path) -> None:
+    """Compare a weight file with its card, where it has one.
+
+    Raises:
+        EngineError: it is missing, or another than its card tells.
+    """
+    try:
+        check_content(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    except OSError as error:
+        raise EngineError(f"the weights {path} cannot be read: {error.strerror}") from error
+
+
 def check_content(path: Path, sha256: str) -> None:
     """Compare what was read of a weight file with its card, where it has one: a file of one's own need not.
 
@@ -131,10 +143,14 @@ def write_weights(out: Path, content: bytes, card: dict[str, Any]) -> Path:
     """Write a weight file and its card; returns the card's path.
 
     Raises:
-        EngineError: they cannot be written.
+        EngineError: they cannot be written, or would not be found again under that name.
     """
+    if out.suffix != ".onnx":
+        raise EngineError(f"weights are written to a file that ends in .onnx, not to {out}")
+    beside = out.with_name(f".{out.name}.part")
     try:
-        out.write_bytes(content)
+        beside.write_bytes(content)
+        beside.replace(out)
         return write_card(out, card)
     except OSError as error:
         raise EngineError(f"{out} cannot be written: {error.strerror}") from error

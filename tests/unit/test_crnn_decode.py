@@ -111,7 +111,11 @@ def test_a_lexicon_is_chosen_from_by_likelihood() -> None:
     logits[9, ORIGINAL.index("e") + 1] = 8.0
     word, confidence = choose(logits, ORIGINAL, ["mouse", "house", "horse", "Haus", ""]) or ("", 0.0)
     assert word == "house"
-    assert 0.5 < confidence <= 1.0
+    # What was read is weighed too: a word that stands there less likely is not certain.
+    assert 0.0 < confidence < 0.5
+    surely = as_logits("-h-o-u-s-e-", ORIGINAL)
+    assert (choose(surely, ORIGINAL, ["mouse", "house"]) or ("", 0.0))[1] > 0.9
+    assert (choose(surely, ORIGINAL, ["HOUSE"]) or ("", 0.0))[0] == "house"
     assert choose(logits, ORIGINAL, ["elephant"]) is None
 
 

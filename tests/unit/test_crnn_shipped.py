@@ -8,6 +8,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import pytest
 
+from ocrstream.errors import EngineError
 from ocrstream.models import EngineOptions, Recognizer, load_recognizer
 from ocrstream.models.crnn import CrnnRecognizer
 from ocrstream.picture import Image
@@ -66,6 +67,8 @@ def test_a_lexicon_and_a_beam_read_what_greedy_reads(recognizer: Recognizer) -> 
     with_words = CrnnRecognizer(EngineOptions(threads=1), lexicon=["Terminus", "Terminal", "Germinal"])
     assert with_words.read([crop])[0].text == "Terminal"
     assert CrnnRecognizer(EngineOptions(threads=1), beams=5).read([crop])[0].text == "Terminal"
+    with pytest.raises(EngineError, match="0 prefixes or more, not -3"):
+        CrnnRecognizer(EngineOptions(threads=1), beams=-3)
 
 
 def test_the_engine_tells_its_weights(recognizer: Recognizer) -> None:

@@ -247,7 +247,13 @@ def test_mistakes_get_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="a recogniser's: name a detector's, or use --recognizer-weights"):
         CtpnDetector(EngineOptions(weights="crnn_light_int8"))
     path.write_bytes(to_onnx({name: t.numpy() for name, t in Ctpn().state_dict().items()}, "light"))
-    for device, sentence in (("cuda:99", "is not there"), ("tpu", "is no device"), ("cpu:0", "is no device")):
+    for device, sentence in (
+        ("cuda:99", "is not there"),
+        ("tpu", "is no device"),
+        ("cpu:0", "is no device"),
+        ("cuda:01", "is no device"),
+        ("cuda:128", "is not there"),
+    ):
         with pytest.raises(EngineError, match=sentence):
             CtpnDetector(EngineOptions(device, weights=str(path)))
 

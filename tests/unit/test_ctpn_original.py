@@ -249,6 +249,19 @@ def test_weights_come_in_and_go_out_unchanged(tmp_path: Path) -> None:
     np.testing.assert_allclose(boxes, expected, atol=0.02)
 
 
+def test_a_file_of_ours_without_all_its_weights_does_not_go_back(tmp_path: Path) -> None:
+    import onnx
+
+    whole = onnx.load_from_string(to_onnx(random_blobs(3)))
+    for lost in list(whole.graph.initializer):
+        if lost.name == "fc.weight":
+            whole.graph.initializer.remove(lost)
+    onnx.save(whole, tmp_path / "a.onnx")
+    with pytest.raises(EngineError, match=r"a.onnx does not hold the released network's weights .*fc.weight"):
+        export_caffemodel(tmp_path / "a.onnx", tmp_path / "b.caffemodel")
+    assert not (tmp_path / "b.caffemodel").exists()
+
+
 def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.caffemodel"
     blobs = random_blobs(8)

@@ -137,3 +137,18 @@ def test_an_import_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixt
     file = read_card(out)
     assert verify(file)
     assert (file.card["profile"], file.card["charset"]) == ("original", "ab")
+
+
+def test_nothing_is_written_over_what_it_is_made_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
+    pytest.importorskip("onnx", reason="the package onnx is not installed (extra training)")
+    from ocrstream.models.crnn.importing import expected_shapes
+
+    source = tmp_path / "crnn.pth"
+    torch.save({name: torch.ones(shape) for name, shape in expected_shapes(3).items()}, source)
+    before = source.read_bytes()
+    for out, sentence in ((source, "would be written over itself"), (tmp_path / "o.json", "a file that ends in .onnx")):
+        assert main(["models", "import", "crnn", str(source), "--charset", "ab", "--out", str(out)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["crnn.pth"]
+    assert source.read_bytes() == before

@@ -84,3 +84,36 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         (tmp_path / "x.pth").write_bytes(content[: len(content) // 2])
         with pytest.raises(EngineError, match="or a damaged one"):
             read_state_dict(tmp_path / "x.pth")
+
+
+def test_a_pickle_of_tuples_without_end_is_refused_and_ends_nothing(tmp_path: Path) -> None:
+    deep = b"\x80\x02}(K\x01" + b"\x85" * 1_000_000 + b"K\x01u."
+    with zipfile.ZipFile(tmp_path / "deep.pth", "w") as archive:
+        archive.writestr("deep/data.pkl", deep)
+    (tmp_path / "old.pth").write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C) + pickle.dumps(1001) + deep)
+    for name in ("deep.pth", "old.pth"):
+        with pytest.raises(EngineError, match="it holds 1000000 tuples, which no state dict needs"):
+            read_state_dict(tmp_path / name)
+
+
+def test_a_zip_that_is_damaged_or_locked_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", pickle.dumps({"a": list(range(5000))}))
+    content = bytearray((tmp_path / "x.pth").read_bytes())
+    for change in ("damaged", "locked"):
+        changed = bytearray(content)
+        if change == "damaged":
+            changed[100:140] = b"\xff" * 40
+        else:
+            changed[6] |= 1
+            changed[content.index(b"PK\x01\x02") + 8] |= 1
+        (tmp_path / "x.pth").write_bytes(changed)
+        with pytest.raises(EngineError, match="is not a PyTorch state dict, or a damaged one"):
+            read_state_dict(tmp_path / "x.pth")
+
+
+def test_a_tensor_is_no_larger_than_its_storage(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
+    torch.save({"bomb": torch.ones(1).expand(2**29)}, tmp_path / "bomb.pth")
+    with pytest.raises(EngineError, match=r"a tensor of shape \(536870912,\) is larger than its storage"):
+        read_state_dict(tmp_path / "bomb.pth")

@@ -21,9 +21,10 @@ pytest.importorskip("onnx", reason="the package onnx is not installed (extra tra
 
 from ocrstream.models.ctpn.network import Ctpn  # noqa: E402
 from ocrstream.models.ctpn.onnx_file import read_state, to_onnx  # noqa: E402
-from training.ctpn import CtpnTask, Settings, history, losses, to_input  # noqa: E402
+from training.ctpn import CtpnTask, Settings, losses, to_input  # noqa: E402
 from training.export_ctpn import add_scores, card, export, quantise  # noqa: E402
-from training.loop import Plan, run  # noqa: E402
+from training.loop import CHECKPOINT, Plan, run  # noqa: E402
+from training.provenance import history, origin, with_pieces  # noqa: E402
 from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
 from training.signs import SignPainter  # noqa: E402
 
@@ -167,6 +168,25 @@ def test_a_card_tells_of_all_trainings_before(tmp_path: Path) -> None:
     training = card(settings, {"samples": 8, "steps": 1}, [])["training"]
     assert training["initial"] == "backbone.onnx"
     assert len(training["before"]) == 2
+
+
+def test_a_run_that_goes_on_tells_what_it_began_from(tmp_path: Path) -> None:
+    weights, out = tmp_path / "a.onnx", tmp_path / "run"
+    weights.write_bytes(b"weights")
+    write_card(weights, {"training": {"minutes": 80}})
+    out.mkdir()
+    first = with_pieces({"settings": {"rate": 1}, **origin(out, "settings.json", weights, "backbone.onnx")})
+    expected = {"start": "a.onnx", "initial": "backbone.onnx", "before": [{"minutes": 80}]}
+    assert first == {"settings": {"rate": 1}, **expected}
+    (out / "settings.json").write_text(json.dumps(first))
+    (out / CHECKPOINT).touch()
+    for rate in (1, 2, 2, 3):
+        told = with_pieces({"settings": {"rate": rate}, **origin(out, "settings.json", None)})
+        (out / "settings.json").write_text(json.dumps(told))
+    assert told == {"settings": {"rate": 3}, **expected, "pieces": [{"rate": 1}, {"rate": 2}]}
+    (out / "settings.json").write_text("{}")
+    with pytest.raises(EngineError, match="does not tell what this run began from"):
+        origin(out, "settings.json", None)
 
 
 def test_pages_take_the_place_of_photos(tmp_path: Path) -> None:

@@ -428,6 +428,9 @@ def test_a_small_training_goes_from_a_folder_to_an_engine(
     file = read_card(weights)
     assert verify(file)
     assert file.card["training"]["position"]["samples"] > 0
+    # A few samples tell no temperature.
+    assert file.card["calibration"]["temperature"] == export_crnn.shipped_temperature()
+    assert "are too few to fit confidences on" in capsys.readouterr().err
     reading = CrnnRecognizer(EngineOptions(weights=str(weights))).read([np.full((30, 90, 3), 200, dtype=np.uint8)])[0]
     assert len(reading.characters) == len(reading.text)
     int8 = weights.with_stem("mine_int8")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrstream.errors import EngineError
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, Reading
 from ocrstream.models.crnn.decode import beam_search, choose, greedy_reading
@@ -38,10 +39,12 @@ class CrnnRecognizer:
         beams: prefixes that a beam search follows; 0 for the greedy reading, which is faster and hardly worse.
 
     Raises:
-        EngineError: the weights are missing or damaged, or the device is not there.
+        EngineError: the weights are missing or damaged, the device is not there, or `beams` is below 0.
     """
 
     def __init__(self, options: EngineOptions, *, lexicon: Sequence[str] = (), beams: int = 0) -> None:
+        if beams < 0:
+            raise EngineError(f"a beam search follows 0 prefixes or more, not {beams}")
         shipped = SHIPPED_INT8 if options.device == "cpu" else SHIPPED
         path = to_path(options.weights) if options.weights else shipped
         self._network = open_network(NAME, path, options, _in_torch)

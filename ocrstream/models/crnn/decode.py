@@ -160,18 +160,21 @@ def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: fl
         temperature: what the logits are divided by.
 
     Returns:
-        The word, and its probability among those weighed.
+        The word as it is written there (in capitals, say), and its probability among those weighed: the words that are
+        near, and what was read.
     """
     read = greedy(logits, charset)
     index = {character: place + 1 for place, character in enumerate(charset)}
-    words = [
-        word for word in lexicon if word and _is_near(read, word) and all(character in index for character in word)
-    ]
+    near = [word for word in lexicon if word and _is_near(read.casefold(), word.casefold())]
+    written = dict.fromkeys(form for word in near for form in (word, word.upper(), word.lower(), word.capitalize()))
+    words = [word for word in written if all(character in index for character in word)]
     if not words:
         return None
+    # Or the only word that is near would be certain, whatever stands there.
+    weighed = [*words, read] if read not in words else words
     log_probability = log_softmax(logits, temperature)
-    weights = np.array([log_likelihood(log_probability, [index[character] for character in word]) for word in words])
-    best = int(weights.argmax())
+    weights = np.array([log_likelihood(log_probability, [index[character] for character in word]) for word in weighed])
+    best = int(weights[: len(words)].argmax())
     if weights[best] == _IMPOSSIBLE:
         return None
     return words[best], float(np.exp(weights[best] - np.logaddexp.reduce(weights)))

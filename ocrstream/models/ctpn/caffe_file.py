@@ -187,6 +187,13 @@ def read_onnx(path: Path) -> Blobs:
     if entries.get("profile") != PROFILE:
         raise EngineError(f"{path} is of the profile {entries.get('profile')!r}: only {PROFILE!r} can go back to Caffe")
     single = {name: array.astype(np.float32) for name, array in tensors.items() if array.dtype.kind == "f"}
+    try:
+        return _from_tensors(single)
+    except (KeyError, ValueError) as error:
+        raise EngineError(f"{path} does not hold the released network's weights ({error}): import it again") from error
+
+
+def _from_tensors(single: State) -> Blobs:
     blobs: Blobs = {}
     for name in SHAPES:
         if name not in LSTMS:
