@@ -74,6 +74,10 @@ def test_figures_are_readable_and_kept_by_day_and_commit(
         "  delay_s: p50 1.2, p99 3.4",
     ]
     assert "  delay_s: p50 1.2, p99 3.4" in capsys.readouterr().out
+    # Another run, with other options, does not take its place.
+    conclude("latency", machine, {"ratio": 0.8}, save=True)
+    assert json.loads((tmp_path / "latency-2026-01-01-0123456789ab-1.json").read_text())["figures"] == {"ratio": 0.8}
+    assert json.loads((tmp_path / "latency-2026-01-01-0123456789ab.json").read_text())["figures"] == figures
 
 
 def test_a_result_says_where_it_was_made() -> None:
