@@ -5,7 +5,7 @@
     if examination is not None:
         ...                                        # at once, or while the next frames are seen and told
         watch.found(examination)
-    crops = watch.tell(detector, shown)       # the lines in sight, and crops of those that say anything new
+    crops = watch.tell(detector, shown)            # the lines in sight, and crops of those that say anything new
 
 The gate tells what has changed, the tracker where known lines went, and the album which crops show anything new. All of
 it follows from the frames and their times alone, and can be lost at any time: then all is looked at anew. A frame that

@@ -82,10 +82,11 @@ def nearest_match(pieces: Sequence[str], edits: Sequence[Edit], patterns: Sequen
         edits: what may be read otherwise, in any order.
         patterns: the formats.
     """
-    in_order = tuple((edit.start, edit.end, edit.letters) for edit in sorted(edits))
-    costs = tuple(round(edit.cost, 1) for edit in sorted(edits))
+    in_order = sorted(edits)
+    places = tuple((edit.start, edit.end, edit.letters) for edit in in_order)
+    costs = tuple(round(edit.cost, 1) for edit in in_order)
     try:
-        return _nearest_match(tuple(pieces), in_order, costs, tuple(patterns))
+        return _nearest_match(tuple(pieces), places, costs, tuple(patterns))
     except TimeoutError:
         return None
 

@@ -347,7 +347,8 @@ def _growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
     before, now = folded_text(vote.winner().text), folded_text(line.text)
     if stretch > 1 / STRETCH and len(now) > len(before):
         if vote.is_torn:
-            return Growth.MORE if _goes_on(before, now) else Growth.AS_MUCH
+            # The letter at the cut is read as what is left of it.
+            return Growth.MORE if _is_part(before, now, torn=1) else Growth.AS_MUCH
         is_known = vote.is_settled and info.captured_at_ns - vote.trail.first.captured_at_ns >= KNOWN_S * 1e9
         grows = stretch >= STRETCH and not is_known and now.count(" ") == before.count(" ")
         return Growth.MORE if grows and _is_part(before, now) else Growth.AS_MUCH
@@ -356,16 +357,10 @@ def _growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
     return Growth.LESS if is_less else Growth.AS_MUCH
 
 
-def _is_part(short: str, long: str) -> bool:
-    """Whether a text is another one's beginning or end."""
-    off = min(Levenshtein.distance(short, part) for part in (long[: len(short)], long[len(long) - len(short) :]))
-    return off <= PART_OFF * len(short)
-
-
-def _goes_on(short: str, long: str) -> bool:
-    """Whether a text that the frame's edge cut off is another one's beginning or end."""
-    # The letter at the cut is read as what is left of it.
-    parts = (short[:-1], long[: len(short) - 1]), (short[1:], long[len(long) - len(short) + 1 :])
+def _is_part(short: str, long: str, torn: int = 0) -> bool:
+    """Whether a text is another one's beginning or end, whatever so many letters say at the side where it goes on."""
+    length = max(len(short) - torn, 0)
+    parts = (short[:length], long[:length]), (short[len(short) - length :], long[len(long) - length :])
     return min(Levenshtein.distance(*part) for part in parts) <= PART_OFF * len(short)
 
 

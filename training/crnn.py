@@ -29,7 +29,7 @@ from training.augmentation import upright
 from training.batches import Batch, Batches, Mixture, Seen
 from training.ctc import ctc_loss
 from training.initial import load_first_convolutions, with_charset
-from training.provenance import origin, with_pieces
+from training.provenance import origin
 from training.synthesis import FONTS, Font, Renderer, find_fonts
 from training.texts import Texts
 from training.word_lists import WORD_LISTS
@@ -321,13 +321,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="kept in the curve")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        _train(options)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
     _one_thread()
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    start = to_path(options.start) if options.start else None
+    task = RecognizerTask(initial(start), _settings(options))
+    task.prepare()
+    options.out.mkdir(parents=True, exist_ok=True)
+    told = task.describe()
+    told |= origin(options.out, RUN, told["settings"], start)
+    (options.out / RUN).write_text(json.dumps(told, indent=1), encoding="utf-8")
+    plan = loop.Plan(
+        out=options.out, minutes=options.minutes, evaluate_s=options.evaluate_minutes * 60, note=options.note
+    )
+    loop.run(task, plan)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
     cuda = options.device.startswith("cuda")
     cores = len(os.sched_getaffinity(0))
-    settings = Settings(
+    return Settings(
         data=tuple(options.data),
         cache=options.cache or options.out / "cache",
         device=options.device,
@@ -345,20 +367,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fonts=options.fonts,
         word_lists=tuple(options.word_lists or WORD_LISTS),
     )
-    plan = loop.Plan(
-        out=options.out, minutes=options.minutes, evaluate_s=options.evaluate_minutes * 60, note=options.note
-    )
-    try:
-        start = to_path(options.start) if options.start else None
-        task = RecognizerTask(initial(start), settings)
-        task.prepare()
-        options.out.mkdir(parents=True, exist_ok=True)
-        told = with_pieces({**task.describe(), **origin(options.out, RUN, start)})
-        (options.out / RUN).write_text(json.dumps(told, indent=1), encoding="utf-8")
-        loop.run(task, plan)
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from training.loop import Plan, autocast, minutes, run
 from training.pages import PagePainter
 from training.photos import PhotoCache
 from training.protocols import IcdarIou
-from training.provenance import origin, with_pieces
+from training.provenance import origin
 from training.scenes import NO_TEXT, TEXT, Scene, SceneMaker
 from training.signs import SignPainter
 from training.synthesis import FONTS
@@ -380,13 +380,12 @@ def _train(options: argparse.Namespace) -> None:
     if options.compile:
         task.compile()
     options.out.mkdir(parents=True, exist_ok=True)
-    content = with_pieces(
-        {
-            "settings": asdict(settings),
-            **origin(options.out, RECORD, start, options.initial.name if options.initial else ""),
-            "data": {folder.name: len(folder.photos) for folder in folders},
-        }
-    )
+    told, initial = asdict(settings), options.initial.name if options.initial else ""
+    content = {
+        "settings": told,
+        **origin(options.out, RECORD, told, start, initial),
+        "data": {folder.name: len(folder.photos) for folder in folders},
+    }
     (options.out / RECORD).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     plan = Plan(
         options.out,

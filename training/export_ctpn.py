@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError, OcrstreamError
-from ocrstream.models.ctpn.looking import CLOSER, CLOSEST, FIRST_LOOK_PX
+from ocrstream.models.ctpn.looking import CLOSER, CLOSEST, FIRST_LOOK_PX, SEEN_AT
 from ocrstream.models.ctpn.onnx_file import read_state, to_onnx
 from ocrstream.models.ctpn.preprocess import resized, to_tensor
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX
@@ -24,9 +24,6 @@ from ocrstream.models.weights import read_card, to_path, write_card
 from training import checkpoints
 from training.folders import read_folders
 from training.loop import CHECKPOINT, CURVE
-
-CALIBRATION_SCALES = (CLOSEST, CLOSEST / CLOSER)
-"""Photos are seen so many times as large, in turn, to take ranges from: as in patches and in first looks."""
 
 _AVERAGE = "module."
 
@@ -97,7 +94,8 @@ class _Calibration:
     def __init__(self, data: Path, count: int) -> None:
         photos = [photo for folder in read_folders(data) for photo in folder.photos]
         paths = [photos[place].image for place in np.linspace(0, len(photos) - 1, count, dtype=int)]
-        self._waiting = iter(list(zip(paths, cycle(CALIBRATION_SCALES), strict=False)))
+        # As patches and as first looks show them, in turn.
+        self._waiting = zip(paths, cycle(SEEN_AT), strict=False)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         path, scale = next(self._waiting, (None, 0.0))

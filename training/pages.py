@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ocrstream.models.crnn.charset import LATIN
-from ocrstream.models.ctpn.looking import CLOSER, CLOSEST
+from ocrstream.models.ctpn.looking import SEEN_AT
 from ocrstream.picture import Image
 from training.folders import Region
 from training.layouts import lay_out
@@ -27,9 +27,6 @@ from training.writing import Font, Page, Pens
 
 HELD_OUT = 8
 """Every so-many-th font writes no page in training: `training.page_reading` judges with these."""
-
-_AS_SEEN = (CLOSEST, CLOSEST / CLOSER)
-"""Pixels of the network's input a pixel of what the detector looks at: of a patch, and of the first look."""
 
 
 class PagePainter:
@@ -83,7 +80,7 @@ class PagePainter:
 def _zoom(random: Generator) -> float:
     """Pixels of the network's input a pixel of the page."""
     kind = random.random()
-    closest, first = _AS_SEEN
+    closest, first = SEEN_AT
     # And as a camera before a screen or a page sees them.
     return closest if kind < 0.3 else first if kind < 0.55 else float(np.exp(random.uniform(np.log(0.4), np.log(2.0))))
 
@@ -117,7 +114,7 @@ def _seen(page: Page, side: int, zoom: float, random: Generator) -> tuple[Image,
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     picture = cv2.resize(page.picture, (side, side), interpolation=way).astype(np.uint8, copy=False)
     matrix = np.diag([scale, scale, 1.0])
-    if zoom not in _AS_SEEN and random.random() < 0.6:
+    if zoom not in SEEN_AT and random.random() < 0.6:
         corners = np.array([(0, 0), (side, 0), (side, side), (0, side)], dtype=np.float32)
         moved = corners + random.normal(0, 0.015 * side, (4, 2)).astype(np.float32)
         angle = random.normal(0, 0.05)

@@ -11,17 +11,19 @@ from ocrstream.models.weights import read_card
 from training.loop import CHECKPOINT
 
 
-def origin(out: Path, record: str, start: Path | None, initial: str = "") -> dict[str, Any]:
+def origin(out: Path, record: str, settings: dict[str, Any], start: Path | None, initial: str = "") -> dict[str, Any]:
     """What a run began from, to be kept in its folder: of one that goes on, what was kept there when it began.
 
     Args:
         out: the run's folder.
         record: the file in it that tells of the run.
+        settings: of the piece that begins now, as its record tells them.
         start: the weight file it begins from, where it does.
         initial: the name of the file of its backbone's first weights, likewise.
 
     Returns:
-        ``start``, ``initial`` and ``before``, see `history`; ``pieces``: the settings of pieces that had others.
+        ``start``, ``initial`` and ``before``, see `history`; ``pieces``: the settings of earlier pieces where they were
+        others.
 
     Raises:
         EngineError: the record is damaged.
@@ -36,17 +38,11 @@ def origin(out: Path, record: str, start: Path | None, initial: str = "") -> dic
         raise EngineError(
             f"{path} does not tell what this run began from ({error!r}): begin in an empty folder"
         ) from error
-    return {**known, "pieces": [*kept.get("pieces", []), kept["settings"]]}
-
-
-def with_pieces(told: dict[str, Any]) -> dict[str, Any]:
-    """A run's record with the settings of earlier pieces only where they were others."""
-    others = [settings for settings in told.get("pieces", []) if settings != told["settings"]]
-    unique = [settings for number, settings in enumerate(others) if settings not in others[:number]]
-    return {
-        **{name: value for name, value in told.items() if name != "pieces"},
-        **({"pieces": unique} if unique else {}),
-    }
+    others: list[dict[str, Any]] = []
+    for earlier in (*kept.get("pieces", []), kept["settings"]):
+        if earlier not in (settings, *others):
+            others.append(earlier)
+    return {**known, "pieces": others} if others else known
 
 
 def history(weights: Path) -> list[dict[str, Any]]:

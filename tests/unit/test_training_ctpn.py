@@ -24,7 +24,7 @@ from ocrstream.models.ctpn.onnx_file import read_state, to_onnx  # noqa: E402
 from training.ctpn import CtpnTask, Settings, losses, to_input  # noqa: E402
 from training.export_ctpn import add_scores, card, export, quantise  # noqa: E402
 from training.loop import CHECKPOINT, Plan, run  # noqa: E402
-from training.provenance import history, origin, with_pieces  # noqa: E402
+from training.provenance import history, origin  # noqa: E402
 from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
 from training.signs import SignPainter  # noqa: E402
 
@@ -175,18 +175,18 @@ def test_a_run_that_goes_on_tells_what_it_began_from(tmp_path: Path) -> None:
     weights.write_bytes(b"weights")
     write_card(weights, {"training": {"minutes": 80}})
     out.mkdir()
-    first = with_pieces({"settings": {"rate": 1}, **origin(out, "settings.json", weights, "backbone.onnx")})
+    first = {"settings": {"rate": 1}, **origin(out, "settings.json", {"rate": 1}, weights, "backbone.onnx")}
     expected = {"start": "a.onnx", "initial": "backbone.onnx", "before": [{"minutes": 80}]}
     assert first == {"settings": {"rate": 1}, **expected}
     (out / "settings.json").write_text(json.dumps(first))
     (out / CHECKPOINT).touch()
     for rate in (1, 2, 2, 3):
-        told = with_pieces({"settings": {"rate": rate}, **origin(out, "settings.json", None)})
+        told = {"settings": {"rate": rate}, **origin(out, "settings.json", {"rate": rate}, None)}
         (out / "settings.json").write_text(json.dumps(told))
     assert told == {"settings": {"rate": 3}, **expected, "pieces": [{"rate": 1}, {"rate": 2}]}
     (out / "settings.json").write_text("{}")
     with pytest.raises(EngineError, match="does not tell what this run began from"):
-        origin(out, "settings.json", None)
+        origin(out, "settings.json", {}, None)
 
 
 def test_pages_take_the_place_of_photos(tmp_path: Path) -> None:

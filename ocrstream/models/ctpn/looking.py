@@ -32,6 +32,9 @@ CLOSEST = 2.0
 """How many times as large as in the first look a patch is seen, and as in the picture at most: so the first look shows
 a small picture at half its size."""
 
+SEEN_AT = (CLOSEST, CLOSEST / CLOSER)
+"""How many times as large as a small picture is a patch of it seen, and all of it in the first look."""
+
 CLOSE_LOOK_PX = 1600 * 928
 """All patches of a picture together have about so many pixels at most, and are seen less large where they would have
 more."""
@@ -97,7 +100,7 @@ class _Looks:
         self._picture = picture
         self._rule = rule
         height_px, width_px = picture.shape[:2]
-        self._scale = min(CLOSEST / CLOSER, math.sqrt(FIRST_LOOK_PX / (width_px * height_px)))
+        self._scale = min(SEEN_AT[1], math.sqrt(FIRST_LOOK_PX / (width_px * height_px)))
         self._close_scale = min(CLOSEST, CLOSER * self._scale)
         self._scales = [*(self._scale * share for share in FURTHER), self._scale]
         self._large = NO_WORDS
