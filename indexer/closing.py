@@ -1,8 +1,9 @@
 """Ends the texts over time that nobody will end any more: their recogniser was killed while they were in view.
 
-A recogniser says a text's last word when it has gone, and a word every second before. What it knew dies with it, so
-what is open and not heard of for a minute is over: it is closed here, up to its last reading that is stored. Should its
-recogniser be alive after all, and only slow, its next word opens it again. Whoever begins to read a source anew need
+A recogniser says a text's last word when it has gone, and a word every second before. What it knew dies with it, and a
+new one takes up what is still in view (`recognizer_consumer.resuming`). What is open and not heard of for a minute is
+over: it is closed here, up to its last reading that is stored. Should its recogniser be alive after all, and only slow,
+its next word opens it again. Whoever begins to read a source anew need
 not wait for that minute.
 """
 

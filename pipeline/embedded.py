@@ -26,6 +26,7 @@ from ocrstream.transport.memory import MemoryTransport
 from pipeline import dead_letters
 from pipeline.dead_letters import DeadLetterFolder
 from recognizer_consumer import stage as recognizer
+from recognizer_consumer.resuming import StoreRecall
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Embedded:
                 configuration.section(RecognizerSettings),
                 # Or a detector that needs long for a frame, on a busy machine, would end every text in sight.
                 is_upstream_idle=partial(self._transport.wait_handled, FRAMES, 0.0),
+                recall=StoreRecall(store),
             )(self._transport, metrics),
             "indexer": indexer.build(configuration.section(IndexerSettings), store, frames, self._transport, metrics),
             "dead-letters": dead_letters.build(letters, self._transport, metrics),

@@ -5,7 +5,7 @@ Which readings belong to it is decided in `recognizer_consumer.voting`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ocrstream.by_source import Pattern
 from ocrstream.folding import are_alike
@@ -20,6 +20,9 @@ MOVED_PX = 4.0
 
 LONGEST_PATH = 128
 """A sign may be in view for months, before a camera that shakes: of a longer path every second point is let go."""
+
+WEIGHTY = 10
+"""What was read before a restart weighs as much as so many readings at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,37 @@ class OpenAppearance:
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
     _winner: Voted | None = None
+
+    @classmethod
+    def resumed(
+        cls, appearance: Appearance, info: FrameInfo, calibration: Calibration, patterns: tuple[Pattern, ...]
+    ) -> OpenAppearance:
+        """An appearance that goes on, as far as what was said of it last tells.
+
+        Args:
+            appearance: what was said.
+            info: any frame of its source and generation.
+            calibration: the engine's.
+            patterns: the source's formats.
+        """
+        # Of its frames only the times are known.
+        first = replace(info, captured_at_ns=appearance.first_at_ns, media_time_ms=appearance.first_ms)
+        last = replace(info, captured_at_ns=appearance.last_at_ns, media_time_ms=appearance.last_ms)
+        polygon = appearance.path[-1][1]
+        path = list(appearance.path)
+        if len(path) > 1 and polygon_shift(path[-2][1], polygon) < MOVED_PX:
+            path.pop()  # it stood still until then
+        trail = Trail(first, last, path, polygon)
+        vote = cls(appearance.track_id, calibration, patterns, trail, appearance.best_frame_id)
+        sure = calibration.reading_for(appearance.confidence)
+        line = Sighting(Region(0, polygon, 1.0), appearance.text, sure)
+        for _ in range(min(appearance.readings, WEIGHTY)):
+            vote.consensus.add(line.text, sure)
+        vote.readings, vote.before, vote.is_settled = appearance.readings, (last, line), True
+        vote.steady = line.text if sure >= SURE else None
+        # How well it was seen is not known: no view is clearly better, and the best frame stays for now.
+        vote.clearest, vote.best_view = 1.0, polygon_size_wh(polygon)[1] * sure
+        return vote
 
     def winner(self) -> Voted:
         """What its readings say together."""

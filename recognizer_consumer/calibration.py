@@ -39,7 +39,11 @@ class Calibration(NamedTuple):
     def probability(self, evidence: Evidence) -> float:
         """How likely a text is right, 0 to 1."""
         sum_ = self.constant + self.of_log_odds * evidence.log_odds + self.of_agreement * math.log(evidence.agreement)
-        return 1.0 / (1.0 + math.exp(-sum_))
+        return _probability(sum_)
+
+    def reading_for(self, probability: float) -> float:
+        """The confidence, to three places, of readings that agree and are so likely right together; both 0 to 1."""
+        return round(_probability((log_odds(probability) - self.constant) / self.of_log_odds), 3)
 
 
 AS_SAID = Calibration(0.0, 1.0, 3.0)
@@ -56,6 +60,11 @@ characters are not among them: the photos' labels leave such words out, so that 
 def calibration_of(engine: str) -> Calibration:
     """The calibration of an engine by its name."""
     return OF_ENGINE.get(engine, AS_SAID)
+
+
+def _probability(odds: float) -> float:
+    """What has these log odds."""
+    return 1.0 / (1.0 + math.exp(-odds))
 
 
 def log_odds(confidence: float) -> float:

@@ -16,6 +16,7 @@ from ocrstream.picture import Image
 from ocrstream.runner import Flow, Runner
 from ocrstream.transport import Transport
 from recognizer_consumer.appearing import Sighting
+from recognizer_consumer.resuming import Recall, TopicRecall, nothing_is_known
 from recognizer_consumer.voting import Ballot
 
 LEAST_VOICE = 0.1
@@ -26,44 +27,53 @@ QUIET_S = 10.0
 
 
 def prepare(
-    settings: RecognizerSettings, is_upstream_idle: Callable[[], bool] = lambda: True
+    settings: RecognizerSettings, is_upstream_idle: Callable[[], bool] = lambda: True, recall: Recall | None = None
 ) -> Callable[[Transport, Metrics], Runner]:
-    """The stage with its engine; what is given back puts it into its loop. ``is_upstream_idle`` as in `Runner`.
+    """The stage with its engine; what is given back puts it into its loop.
+
+    Args:
+        settings: the stage's.
+        is_upstream_idle: as in `Runner`.
+        recall: what was in view before a start; where none is given, it is taken from the topic of texts.
 
     Raises:
         EngineError: the recogniser is unknown or cannot be loaded.
     """
     options = EngineOptions(settings.device, settings.threads, settings.weights)
-    stage = RecognizerStage(
-        settings.engine, lambda name: load_recognizer(name, options), settings.min_confidence, dict(settings.formats)
-    )
+    engines = Engines(settings.engine, lambda name: load_recognizer(name, options))
     # A detected frame has cost much already, so one more than the newest is kept before any is dropped.
     flow = Flow((CROPS,), TEXTS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=2)
-    return lambda transport, metrics: Runner(stage, flow, transport, metrics, is_upstream_idle=is_upstream_idle)
+
+    def build(transport: Transport, metrics: Metrics) -> Runner:
+        knows = recall or TopicRecall(transport)
+        stage = RecognizerStage(engines, settings.min_confidence, dict(settings.formats), knows)
+        return Runner(stage, flow, transport, metrics, is_upstream_idle=is_upstream_idle)
+
+    return build
 
 
 class RecognizerStage:
     """Reads the crops of a batch of frames together.
 
     Args:
-        engine: the recogniser's name, used for every frame that does not ask for another one (a replay may).
-        load: gives the recogniser of a name; called once a name.
+        recognizers: the recogniser, and others for frames that ask for another one (a replay may).
         min_confidence: readings below it are not kept, 0 to 1.
         formats: what texts look like, by source or shell-style pattern of sources: a whole text each.
+        recall: what was in view before a source was met.
     """
 
     name = "recognizer"
 
     def __init__(
         self,
-        engine: str,
-        load: Callable[[str], Recognizer],
+        recognizers: Engines[Recognizer],
         min_confidence: float,
         formats: Mapping[str, Sequence[Pattern]] | None = None,
+        recall: Recall = nothing_is_known,
     ) -> None:
-        self._recognizers = Engines(engine, load)
+        self._recognizers = recognizers
         self._min_confidence = min_confidence
-        self._ballot = Ballot(formats, min_confidence)
+        self._ballot = Ballot(formats, min_confidence, recall)
         self._last: dict[tuple[str, int], Texts] = {}
 
     def handle(self, batch: Sequence[Crops]) -> list[Texts]:
@@ -72,6 +82,7 @@ class RecognizerStage:
         Raises:
             MalformedRecordError: a crop cannot be decoded.
             PoisonError: a replay asks for a recogniser that is not installed.
+            TransientError: what was in view before cannot be had now.
         """
         results: dict[int, Texts] = {}
         for recognizer, indices in self._recognizers.shared_out(crops.info.recognizer for crops in batch):
@@ -125,7 +136,7 @@ class RecognizerStage:
 
     def _texts(self, crops: Crops, recognizer: EngineInfo, read: Sequence[tuple[Sighting, Text | None]]) -> Texts:
         appearances = self._ballot.count(crops.info, [sighting for sighting, _ in read], recognizer.name)
-        lines = [line for _, line in read]
+        lines = [line and replace(line, region=self._ballot.known(crops.info, line.region)) for _, line in read]
         if not crops.is_whole:
             # All that was read of a text says it better than this frame alone; where all of it was read, that is all.
             lines = [self._ballot.said_at(crops.info, sighting.region) for sighting, _ in read]

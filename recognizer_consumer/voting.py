@@ -29,8 +29,8 @@ it is an appearance of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from statistics import fmean
 
@@ -40,9 +40,11 @@ from ocrstream.by_source import Pattern
 from ocrstream.folding import are_alike, folded_text
 from ocrstream.geometry import Polygon, bounding_box, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
+from ocrstream.storage.superseding import track_of
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting, are_steady
 from recognizer_consumer.calibration import Calibration, calibration_of
 from recognizer_consumer.formats import Formats
+from recognizer_consumer.resuming import Lost, Recall, is_unlike, nothing_is_known, stands_at
 
 REFRESH_S = 1.0
 HELD_S = 0.2
@@ -50,9 +52,6 @@ HELD_S = 0.2
 
 ALONE_S = 0.6
 """Of a source whose frames are so far apart a text may be in one of them only."""
-
-UNLIKE = 0.5
-"""Texts whose edit distance is a larger share of the longer one are different texts and not one text misread."""
 
 LIKELY = 0.85
 """A reading of a changed picture, which then stands, is another text if it is so sure of what differs."""
@@ -80,14 +79,27 @@ MOST_OPEN = 2000
 
 @dataclass(slots=True)
 class _Source:
-    """A source (or segment) and generation: the frames it was followed from and to, and its votes by track."""
+    """A source (or segment) and generation.
+
+    Attributes:
+        first: the frame it was followed from.
+        last: and to.
+        calibration: the engine's.
+        patterns: its formats.
+        lost: what was in view before; None until there is a line that may be it.
+        votes: its open appearances by track.
+        unread: where tracks were seen of which nothing is read yet.
+        known_as: tracks that go on under another track's name.
+    """
 
     first: FrameInfo
     last: FrameInfo
     calibration: Calibration
     patterns: tuple[Pattern, ...]
+    lost: Lost | None
     votes: dict[str, OpenAppearance] = field(default_factory=dict)
     unread: dict[str, Trail] = field(default_factory=dict)
+    known_as: dict[str, str] = field(default_factory=dict)
 
 
 class Ballot:
@@ -96,12 +108,19 @@ class Ballot:
     Args:
         formats: what texts look like, by source or shell-style pattern of sources; see `recognizer_consumer.formats`.
         min_confidence: of texts that never were as sure as this nothing is told, 0 to 1.
+        recall: what was in view before this process knew of a source.
     """
 
-    def __init__(self, formats: Mapping[str, Sequence[Pattern]] | None = None, min_confidence: float = 0.0) -> None:
+    def __init__(
+        self,
+        formats: Mapping[str, Sequence[Pattern]] | None = None,
+        min_confidence: float = 0.0,
+        recall: Recall = nothing_is_known,
+    ) -> None:
         self._formats = Formats(formats or {})
         self._min_confidence = min_confidence
         self._open: dict[tuple[str, int], _Source] = {}
+        self._recall = recall
         self._told_of: set[str] = set()
 
     def count(self, info: FrameInfo, lines: Sequence[Sighting | Text], engine: str = "") -> tuple[Appearance, ...]:
@@ -114,21 +133,23 @@ class Ballot:
             lines: what was read or seen in it; a `Text` is a reading from a view that nobody judged. Lines without a
                 track, and lines seen *as last read* of a track of which nothing was read, are passed over.
             engine: the name of the recogniser that has read a source's first frame, and so all of this generation.
+
+        Raises:
+            TransientError: the source is new, and what was in view before cannot be had now.
         """
         key = info.key, info.generation
         news: list[Appearance] = []
+        lost: Lost | None = None
         if key in self._open and _is_gone(info, self._open[key].last.captured_at_ns):
-            news += self.close(*key)
+            closed = self.close(*key)
+            news += closed
+            lost = Lost(closed, info)
         source = self._open.get(key)
         if source is None:
             calibration, patterns = calibration_of(engine), self._formats.of(info.source_id)
-            self._open[key] = source = _Source(info, info, calibration, patterns)
+            self._open[key] = source = _Source(info, info, calibration, patterns, lost)
         source.last = info
-        for line in lines:
-            track_id = line.region.track_id
-            if track_id is not None:
-                sighting = line if isinstance(line, Sighting) else Sighting(line.region, line.text, line.confidence)
-                news += _count(source, track_id, info, sighting)
+        news += self._count_all(source, info, lines)
         news += _told(source.votes, info)
         for track_id in [each for each, place in source.unread.items() if _is_gone(info, place.last.captured_at_ns)]:
             del source.unread[track_id]
@@ -138,9 +159,61 @@ class Ballot:
             news += [_ended(source.votes.pop(track_id)) for track_id in oldest]
         return self._sure(news)
 
+    def _count_all(self, source: _Source, info: FrameInfo, lines: Sequence[Sighting | Text]) -> Iterator[Appearance]:
+        """Count a frame's lines, those that go on under another track's name under that."""
+        in_view = {line.region.track_id for line in lines}
+        # A track that is there itself needs nobody to go on for it.
+        source.known_as = {track: known for track, known in source.known_as.items() if known not in in_view}
+        out_of_view: dict[str, list[str]] | None = None
+        for line in lines:
+            if line.region.track_id is None:
+                continue
+            sighting = line if isinstance(line, Sighting) else Sighting(line.region, line.text, line.confidence)
+            track_id = source.known_as.get(line.region.track_id, line.region.track_id)
+            if track_id not in source.votes:
+                if out_of_view is None:
+                    out_of_view = _out_of_view(source, in_view)
+                track_id = self._resume(source, track_id, info, sighting, out_of_view)
+            yield from _count(source, track_id, info, sighting)
+
+    def _resume(
+        self,
+        source: _Source,
+        track_id: str,
+        info: FrameInfo,
+        line: Sighting,
+        out_of_view: Mapping[str, Sequence[str]],
+    ) -> str:
+        """Let a text go on that is in view again, or under a new name; the track that a line is counted for."""
+        if source.lost is None:
+            # Segments are read side by side: what is known of the one before is of another time.
+            source.lost = Lost(self._recall(info) if info.segment is None else (), info)
+        last_words = source.lost.take_track(track_id, info)
+        known: str | None = None
+        if last_words is None and line.fresh:
+            for other in out_of_view.get(folded_text(line.text), ()):
+                if other not in source.known_as.values() and stands_at(source.votes[other].trail.polygon, line):
+                    known = other
+            last_words = None if known else source.lost.take_like(line, info)
+        if last_words is not None and track_of(last_words) not in source.votes:
+            known = track_of(last_words)
+            source.votes[known] = OpenAppearance.resumed(last_words, info, source.calibration, source.patterns)
+            self._told_of.add(last_words.track_id)
+        if known is None or known == track_id:
+            return track_id
+        source.known_as[track_id] = known
+        return known
+
+    def known(self, info: FrameInfo, region: Region) -> Region:
+        """A region under the name of the track that its line goes on for, as all that is told of it has."""
+        source = self._open.get((info.key, info.generation))
+        known = source.known_as.get(region.track_id) if source and region.track_id is not None else None
+        return region if known is None else replace(region, track_id=known)
+
     def said_at(self, info: FrameInfo, region: Region) -> Text | None:
         """What stands where a track is, by all that was read of it; None where nothing was, or nothing sure enough."""
         source = self._open.get((info.key, info.generation))
+        region = self.known(info, region)
         vote = source.votes.get(region.track_id) if source and region.track_id is not None else None
         said = None if vote is None else vote.said_at(region)
         return None if said is None or said.confidence < self._min_confidence else said
@@ -169,6 +242,15 @@ class Ballot:
             if appearance.closed:
                 self._told_of.discard(appearance.track_id)
         return tuple(told)
+
+
+def _out_of_view(source: _Source, in_view: Collection[str | None]) -> dict[str, list[str]]:
+    """The open tracks that are not in view, by what they say, folded."""
+    tracks: dict[str, list[str]] = {}
+    for track_id, vote in source.votes.items():
+        if track_id not in in_view:
+            tracks.setdefault(folded_text(vote.winner().text), []).append(track_id)
+    return tracks
 
 
 def _is_gone(info: FrameInfo, seen_at_ns: int) -> bool:
@@ -299,7 +381,7 @@ def _is_another(vote: OpenAppearance, first: Sighting, second: Sighting, *, has_
         second: the next one, or the same again where its text stands there as last read.
         has_rested: whether both are of one picture, which is another one than that of what stood there.
     """
-    if all(_is_unlike(reading.text, vote.winner().text) for reading in (first, second)):
+    if all(is_unlike(reading.text, vote.winner().text) for reading in (first, second)):
         return True
     if has_rested and are_alike(first.text, second.text):
         return max(_sureness_where_it_differs(each, vote.winner().text) for each in (first, second)) >= LIKELY
@@ -377,7 +459,7 @@ def _proportions(polygon: Polygon) -> float:
 
 def _corrects(vote: OpenAppearance, line: Sighting) -> bool:
     """Whether a reading that differs is to be voted on because it comes from a clearly better view."""
-    if vote.waiting is not None or line.view < BETTER_VIEW * vote.clearest or _is_unlike(line.text, vote.winner().text):
+    if vote.waiting is not None or line.view < BETTER_VIEW * vote.clearest or is_unlike(line.text, vote.winner().text):
         return False
     # What was taken to stand there was read from worse views.
     vote.steady = None
@@ -423,10 +505,6 @@ def _opened(source: _Source, track_id: str, info: FrameInfo, line: Sighting, tra
 def _taken_up(source: _Source, track_id: str, waiting: Waiting) -> OpenAppearance:
     """A new appearance of a text that has waited."""
     return _opened(source, track_id, waiting.trail.first, waiting.line, waiting.trail)
-
-
-def _is_unlike(text: str, other: str) -> bool:
-    return Levenshtein.normalized_distance(folded_text(text), folded_text(other)) > UNLIKE
 
 
 def _ended(vote: OpenAppearance) -> Appearance:

@@ -28,7 +28,11 @@ MIN_HEIGHT_PX = 7.0
 """Where text lower than this in the crop stands cannot be told: no geometry is asked of the network there."""
 
 MIN_HINT_PX = 3.5
-"""But that there is text, from this height on: the detector then looks closer (`ocrstream.models.ctpn.looking`)."""
+"""But that there is text, on a page from this height on: the detector then looks closer
+(`ocrstream.models.ctpn.looking`). What is as small on a photo could be anything, and costs time at every look."""
+
+LEGIBLE_SMEARS = 1.5
+"""Text is still text where it is this many times as high as blur and motion together spread a point."""
 
 MAX_TILT = 1.2
 """Text steeper than this (rise over run) is left to the teacher: columns say nothing useful about it."""
@@ -111,14 +115,17 @@ class SceneMaker:
         picture: Image = warped.astype(np.uint8, copy=False)
         if self._pager and random.random() < self._pages:
             picture, moved = self._pager.paint(picture, moved, random)
-            # Half of them are captured as they are.
-            picture = _weathered(picture, random) if random.random() < 0.5 else picture
+            # A third of them are captured as they are.
+            if random.random() < 0.65:
+                picture, moved = _weathered(picture, moved, random)
+            hint_px = MIN_HINT_PX
         else:
             if self._painter and random.random() < self._painted:
                 picture, signs = self._painter.paint(picture, moved, random)
                 moved += signs
-            picture = _weathered(picture, random)
-        score, geometry, known = targets(moved, self._size_px)
+            picture, moved = _weathered(picture, moved, random)
+            hint_px = MIN_HEIGHT_PX
+        score, geometry, known = targets(moved, self._size_px, hint_px)
         return Scene(picture, score, geometry, known)
 
 
@@ -133,7 +140,7 @@ def _placement(
     if chosen and random.random() < 0.9:
         quad = chosen[int(random.integers(len(chosen)))].quad
         centre = quad.mean(axis=0)
-        text_px = max(float(np.linalg.norm(quad[3] - quad[0]) + np.linalg.norm(quad[2] - quad[1])) / 2, 1.0)
+        text_px = max(_height_px(quad), 1.0)
         scale = float(np.clip(scale, 4 / text_px, max(100 / text_px, 0.1)))
     else:
         centre = np.array([random.uniform(0, width_px), random.uniform(0, height_px)])
@@ -150,8 +157,8 @@ def _placement(
     return np.concatenate([linear, (np.full(2, size_px / 2) - linear @ middle)[:, None]], axis=1)
 
 
-def _weathered(picture: Image, random: np.random.Generator) -> Image:
-    """Light, colour, blur and noise as a camera's."""
+def _weathered(picture: Image, regions: Sequence[Region], random: np.random.Generator) -> tuple[Image, list[Region]]:
+    """Light, colour, blur, noise and compression as a camera's that may move; what they smear is text no longer."""
     if random.random() < 0.7:
         gain = np.exp(random.normal(0, 0.2)) * np.exp(random.normal(0, 0.06, 3))
         shift = random.normal(0, 15)
@@ -159,24 +166,48 @@ def _weathered(picture: Image, random: np.random.Generator) -> Image:
         gamma = np.exp(random.normal(0, 0.2))
         table = 255 * (np.clip(values, 0, 255) / 255) ** gamma
         picture = cv2.LUT(picture, table.astype(np.uint8)[:, None, :])  # type: ignore[assignment]
-    if random.random() < 0.2:
-        picture = cv2.GaussianBlur(picture, (0, 0), random.uniform(0.5, 1.3))  # type: ignore[assignment]
+    smeared_px = 0.0
+    if random.random() < 0.3:
+        sigma_px = float(random.uniform(0.5, 1.8))
+        smeared_px = 2 * sigma_px
+        picture = cv2.GaussianBlur(picture, (0, 0), sigma_px)  # type: ignore[assignment]
+    if random.random() < 0.25:
+        length_px = float(random.uniform(2, 8))
+        smeared_px += length_px
+        picture = _moving(picture, length_px, float(random.uniform(0, np.pi)))
     if random.random() < 0.05:
         picture = 255 - picture
-    if random.random() < 0.15:
+    if random.random() < 0.25:
         noise = random.normal(0, random.uniform(3, 12), (*picture.shape[:2], 1))
         picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
-    return picture
+    if random.random() < 0.2:
+        coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(25, 90))])[1]
+        picture = cv2.imdecode(coded, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)  # type: ignore[union-attr]
+    least_px = LEGIBLE_SMEARS * smeared_px
+    return picture, [
+        Region(region.quad, region.text, region.ignore or _height_px(region.quad) < least_px) for region in regions
+    ]
+
+
+def _moving(picture: Image, length_px: float, angle: float) -> Image:
+    """What a camera makes of a picture while it moves so far, at this angle in radians, during an exposure."""
+    side = 2 * int(np.ceil(length_px / 2)) + 1
+    kernel = np.zeros((side, side), dtype=np.float32)
+    steps = np.linspace(-length_px / 2, length_px / 2, 4 * side)
+    places = np.round(side // 2 + steps[:, None] * (np.cos(angle), np.sin(angle))).astype(int).clip(0, side - 1)
+    np.add.at(kernel, (places[:, 1], places[:, 0]), 1)
+    return cv2.filter2D(picture, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE).astype(np.uint8)
 
 
 def targets(
-    regions: Sequence[Region], size_px: int
+    regions: Sequence[Region], size_px: int, hint_px: float = MIN_HINT_PX
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8]]:
     """What every cell of a square crop should say.
 
     Args:
         regions: the texts, in the crop's pixels.
         size_px: the crop's side, a multiple of 4.
+        hint_px: from this height on text is said to be there, even where it is too small to say where.
 
     Returns:
         Score, geometry and known, as in `Scene`.
@@ -192,9 +223,9 @@ def targets(
         if (high <= 0).any() or (low >= size_px).any():
             continue
         shape = _Shape.of(region.quad)
-        if region.ignore or shape is None or shape.height_px < MIN_HINT_PX:
+        if region.ignore or shape is None or shape.height_px < hint_px:
             cv2.fillPoly(score, [np.round(region.quad / STRIDE_PX - 0.5).astype(np.int32)], UNKNOWN)
-        if shape is None or shape.height_px < MIN_HINT_PX:
+        if shape is None or shape.height_px < hint_px:
             continue
         x0, y0 = np.clip(np.floor(low / STRIDE_PX).astype(int), 0, count)
         x1, y1 = np.clip(np.ceil(high / STRIDE_PX).astype(int), 0, count)
@@ -254,6 +285,10 @@ class _Shape:
         values[:4] = np.log(np.maximum(distances, 0.5) / UNIT_PX)
         values[4] = self.slope
         return core, np.broadcast_to(near_end, core.shape), values
+
+
+def _height_px(quad: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(quad[3] - quad[0]) + np.linalg.norm(quad[2] - quad[1])) / 2
 
 
 def _line(start: NDArray[np.float64], end: NDArray[np.float64]) -> tuple[float, float]:

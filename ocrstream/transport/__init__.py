@@ -129,6 +129,15 @@ class Transport(Protocol):
             TransportError: the broker is away.
         """
 
+    def recent(self, topic: str, since_ns: int) -> Iterator[Delivery]:
+        """The records that were sent since a time (not: that show it), without a group, in order within a partition.
+
+        Ends at the records that were there when it began. In process all that are kept, which are few.
+
+        Raises:
+            TransportError: the broker is away.
+        """
+
     def fetch(self, ref: PictureRef) -> Delivery | None:
         """One record by its place, or None when the topic no longer keeps it.
 

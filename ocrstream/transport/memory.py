@@ -88,16 +88,21 @@ class MemoryTransport:
 
     def read(self, topic: str, since_ns: int | None, until_ns: int | None) -> Iterator[Delivery]:
         """The records of a time that are kept now, by capture time; see `ocrstream.transport.Transport.read`."""
+        for delivery in self.recent(topic, 0):
+            at_ns = delivery.captured_at_ns()
+            if (since_ns is None or at_ns >= since_ns) and (until_ns is None or at_ns < until_ns):
+                yield delivery
+
+    def recent(self, topic: str, since_ns: int) -> Iterator[Delivery]:
+        """The records that are kept now, whenever they were sent; see `ocrstream.transport.Transport.recent`."""
+        del since_ns
         with self._changed:
             kept = [
                 Delivery(topic, number, offset, content)
                 for number in range(self._partitions)
                 for offset, content in self._log((topic, number)).records.items()
             ]
-        for delivery in kept:
-            at_ns = delivery.captured_at_ns()
-            if (since_ns is None or at_ns >= since_ns) and (until_ns is None or at_ns < until_ns):
-                yield delivery
+        yield from kept
 
     def fetch(self, ref: PictureRef) -> Delivery | None:
         """One record by its place, or None when it is no longer kept."""

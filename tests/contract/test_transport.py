@@ -268,6 +268,15 @@ def test_read_gives_the_records_of_a_time(transport: Transport, age_s: int) -> N
     assert list(transport.read(REPLAY, None, None)) == []
 
 
+def test_what_was_sent_lately_is_read_whatever_it_shows(transport: Transport) -> None:
+    now_ns = time.time_ns()
+    transport.publish(FRAMES, frame("file", 1, now_ns - 400 * 86_400 * 10**9))
+    transport.publish(FRAMES, frame("cam", 2, now_ns))
+    transport.flush()
+    assert sorted(frame_id(each) for each in transport.recent(FRAMES, now_ns - 10**9)) == ["cam-2", "file-1"]
+    assert list(transport.recent(REPLAY, now_ns)) == []
+
+
 def test_fetch_gives_one_record_by_its_place(transport: Transport, group: str) -> None:
     consumer = transport.consumer([FRAMES], group)
     send(transport, "cam", range(3))

@@ -3,11 +3,13 @@
 import json
 import re
 import signal
+import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,33 @@ def test_a_consumer_killed_in_the_middle_loses_and_doubles_nothing(deployment: D
     until(lambda: len(deployment.regions()) >= 180, "all regions")
     texts = sorted(r["text"] for r in deployment.regions())
     assert texts == sorted([f"number {number:03d}" for number in range(120)] + ["Gate B12"] * 60)
+
+
+def test_a_text_in_view_goes_on_where_a_consumer_is_started_again(deployment: Deployment) -> None:
+    def in_view() -> list[dict[str, Any]]:
+        asked = ("export", "--kind", "appearances", *deployment.elasticsearch)
+        return [found for found in json_lines(deployment.ask(*asked)) if found["text"] == "LOST PROPERTY"]
+
+    def seen_since(start_ms: float) -> bool:
+        return any(found["last_ms"] > start_ms for found in in_view())
+
+    stages = {
+        "recognize": deployment.start("recognize", *deployment.kafka),
+        "detect": deployment.start("detect", *deployment.kafka),
+        "index": deployment.start("index", *deployment.kafka, *deployment.elasticsearch),
+    }
+    # A sign of it moves only as far as the hand that holds the camera.
+    with running("produce", "hall=demo:", *deployment.kafka, **deployment.environment):
+        until(lambda: seen_since(0), "the sign")
+        for name in ("recognize", "detect"):
+            stages[name].end(signal.SIGTERM)
+            restarted_ms = time.time() * 1000
+            stages[name] = deployment.start(name, *deployment.kafka)
+            until(partial(seen_since, restarted_ms + 2000), f"the sign, after {name} came back")
+    (sign,) = in_view()
+    assert sign["readings"] > 1
+    for process in stages.values():
+        assert "Traceback" not in process.end(signal.SIGTERM)
 
 
 def test_a_poisonous_frame_is_set_aside_and_the_stream_goes_on(deployment: Deployment, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from indexer.closing import Closing, close_every_minute
 from ocrstream.errors import StoreError
 from ocrstream.messages import Appearance, Crop, Crops, Region
 from ocrstream.models import load_recognizer
+from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Picture
 from ocrstream.storage import Filter
 from ocrstream.storage.embedded import EmbeddedStore
@@ -38,8 +39,8 @@ class Stream:
         self.start_again()
 
     def start_again(self) -> None:
-        """A new recogniser that knows nothing of the one before."""
-        self._recognizer = RecognizerStage("plain", load_recognizer, 0.3)
+        """A new recogniser that knows nothing of the one before, as after more than a minute."""
+        self._recognizer = RecognizerStage(Engines("plain", load_recognizer), 0.3)
 
     def show(self, *texts: str) -> None:
         for text in texts:

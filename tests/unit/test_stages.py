@@ -23,6 +23,7 @@ from ocrstream.geometry import box_polygon
 from ocrstream.messages import Crops, EngineInfo, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.metrics import Metrics
 from ocrstream.models import Detector, Margin, Reading, load_detector, load_recognizer
+from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Image, Picture
 from ocrstream.query import parse
 from ocrstream.storage import Filter, WriteReport
@@ -50,7 +51,7 @@ def detector(*, reads_all: bool = False) -> DetectorStage:
 
 
 def recognizer(min_confidence: float = 0.3) -> RecognizerStage:
-    return RecognizerStage("plain", load_recognizer, min_confidence)
+    return RecognizerStage(Engines("plain", load_recognizer), min_confidence)
 
 
 @pytest.mark.parametrize("reads_all", [True, False])
@@ -132,7 +133,7 @@ def test_a_frame_that_is_read_whole_says_only_what_was_read_in_it() -> None:
 
     found = detector(reads_all=True).handle([frame(1, GATE), frame(1.1, GATE)])
     engine = Fading()
-    stage = RecognizerStage("fading", lambda _name: engine, 0.3)
+    stage = RecognizerStage(Engines("fading", lambda _name: engine), 0.3)
     assert [len(stage.handle([crops])[0].lines) for crops in found] == [1, 0]
 
 
@@ -152,7 +153,7 @@ def test_each_characters_confidence_and_the_sources_formats_count_in_the_vote() 
             return [self._readings.pop(0) for _ in crops]
 
     engine, finder = Unsure(), detector(reads_all=True)
-    stage = RecognizerStage("unsure", lambda _name: engine, 0.3, {"h*": [regex.compile(r"GATE [A-Z]\d\d")]})
+    stage = RecognizerStage(Engines("unsure", lambda _name: engine), 0.3, {"h*": [regex.compile(r"GATE [A-Z]\d\d")]})
     for second in (1.0, 1.1):
         stage.handle(finder.handle([frame(second, GATE)]))
     assert [appearance.text for appearance in stage.finish()[0].appearances] == ["GATE B10"]

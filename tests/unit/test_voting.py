@@ -414,7 +414,7 @@ def test_a_source_with_ever_new_lines_takes_no_more_room() -> None:
     ballot = Ballot()
     closed: list[Appearance] = []
     for number in range(3):
-        lines = [Text(replace(REGION, track_id=f"{number}-{line}"), "EXIT", 0.9) for line in range(MOST_OPEN)]
+        lines = [Text(replace(REGION, track_id=f"{number}-{line}"), f"EXIT {number}", 0.9) for line in range(MOST_OPEN)]
         closed += [told for told in ballot.count(at(1 + number / 10), lines) if told.closed]
     assert [appearance.track_id.partition("-")[0] for appearance in closed] == ["0"] * MOST_OPEN + ["1"] * MOST_OPEN
     assert len(ballot.close("hall", 1)) == MOST_OPEN

@@ -28,6 +28,7 @@ from ocrstream.errors import MalformedRecordError
 from ocrstream.geometry import Box, bounding_box, box_polygon
 from ocrstream.messages import Crops, Frame, FrameInfo, Texts, make_frame_id
 from ocrstream.models import EngineOptions, TextLine, load_recognizer
+from ocrstream.models.asked_for import Engines
 from ocrstream.picture import Image, Picture, encode_jpeg
 from recognizer_consumer.stage import RecognizerStage
 
@@ -72,7 +73,7 @@ class Rig:
 
     def read(self) -> list[Texts]:
         """What a recogniser makes of all that was told."""
-        reader = RecognizerStage("plain", load_recognizer, 0.3)
+        reader = RecognizerStage(Engines("plain", load_recognizer), 0.3)
         return [*(texts for crops in self.told for texts in reader.handle([crops])), *reader.finish()]
 
 

@@ -109,6 +109,10 @@ class KafkaTransport:
         """
         return self._reader.read(topic, since_ns, until_ns)
 
+    def recent(self, topic: str, since_ns: int) -> Iterator[Delivery]:
+        """The records that were sent since a time; see `ocrstream.transport.Transport.recent`."""
+        return self._reader.recent(topic, since_ns)
+
     def fetch(self, ref: PictureRef) -> Delivery | None:
         """One record by its place, or None when the topic no longer keeps it.
 

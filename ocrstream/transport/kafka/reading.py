@@ -37,13 +37,17 @@ class LogReader:
         Everything from the window's beginning to the topic's end is looked at, since frames of files are sent long
         after their capture time.
         """
+        for delivery in self.recent(topic, since_ns):
+            at_ns = delivery.captured_at_ns()
+            if (since_ns is None or at_ns >= since_ns) and (until_ns is None or at_ns < until_ns):
+                yield delivery
+
+    def recent(self, topic: str, since_ns: int | None) -> Iterator[Delivery]:
+        """The records from a record time on; see `ocrstream.transport.Transport.recent`."""
         client = self._cluster.open(KafkaConsumer, group_id=None, **fetching(self._topics))
         try:
             with self._cluster.translated(f"reading {topic}"):
-                for delivery in self._records_since(client, topic, since_ns):
-                    at_ns = delivery.captured_at_ns()
-                    if (since_ns is None or at_ns >= since_ns) and (until_ns is None or at_ns < until_ns):
-                        yield delivery
+                yield from self._records_since(client, topic, since_ns)
         finally:
             client.close(timeout_ms=1000)
 

@@ -1,0 +1,161 @@
+"""What goes on after nobody looked: texts that were in view before a start, a rebalance or a gap in a source's time.
+
+What a recogniser knows of the texts in view is in its memory. A new one, or one that is given a source by a rebalance,
+takes it from what was said of them last (`Recall`): every open text is spoken of every second of its source's time. A
+detector that was started again follows the same lines under new names; they go on under their old ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+from ocrstream.errors import MalformedRecordError
+from ocrstream.folding import are_alike, folded_text
+from ocrstream.geometry import Polygon, polygon_size_wh
+from ocrstream.messages import GONE_AFTER_S, SURE, TEXTS, Appearance, FrameInfo, Texts
+from ocrstream.storage import DocumentStore, Filter
+from ocrstream.storage.superseding import track_of
+from ocrstream.transport import Transport
+from recognizer_consumer.appearing import Sighting
+
+Recall = Callable[[FrameInfo], Iterable[Appearance]]
+"""What was said last of the texts of a frame's source and generation; older ones than `LONGEST_GAP_S` may be missing.
+
+Raises:
+    TransientError: whoever knows is away.
+"""
+
+LONGEST_GAP_S = 60.0
+"""Nobody knows what was in view for longer than this while nobody looked; the indexer waits as long before it closes
+what it hears nothing of (`indexer.closing`)."""
+
+SAME_PLACE = 1.0
+"""A line stands where another stood if its middle is no further away than so many text heights: cameras shake."""
+
+SAME_SIZE = 1.5
+"""And if neither is so many times as high or as long as the other."""
+
+UNLIKE = 0.5
+"""Texts whose edit distance is a larger share of the longer one are different texts and not one text misread."""
+
+MARGIN_S = 30.0
+"""How long a record may be on its way to the topic after its frame was taken."""
+
+FRESH_S = 5.0
+"""Sources that come one after the other, as after a rebalance, are served by one look at the topic."""
+
+
+class Lost:
+    """Texts that were in view when their source was last looked at.
+
+    Args:
+        last_words: what was said last of texts of the source.
+        info: the frame with which looking begins again.
+    """
+
+    def __init__(self, last_words: Iterable[Appearance], info: FrameInfo) -> None:
+        before = [each for each in last_words if each.last_at_ns < info.captured_at_ns]
+        newest_ns = max((each.last_at_ns for each in before), default=0)
+        until_ns = max(newest_ns - round(GONE_AFTER_S * 1e9), info.captured_at_ns - round(LONGEST_GAP_S * 1e9))
+        # Of two texts of one track the later one was in view.
+        in_view = sorted((each for each in before if each.last_at_ns >= until_ns), key=lambda each: each.last_at_ns)
+        self._by_track = {track_of(each): each for each in in_view}
+        self._until_ns = newest_ns + round(LONGEST_GAP_S * 1e9)
+
+    def take_track(self, track_id: str, info: FrameInfo) -> Appearance | None:
+        """What was in view of a track that is seen in a frame, once."""
+        if info.captured_at_ns > self._until_ns:
+            self._by_track.clear()
+        return self._by_track.pop(track_id, None)
+
+    def take_like(self, line: Sighting, info: FrameInfo) -> Appearance | None:
+        """What was in view where a line stands and said the same, or what an unsure reading may well be; once."""
+        there = [
+            each for each in self._by_track.values() if _may_be(line, each.text) and stands_at(each.path[-1][1], line)
+        ]
+        found = min(there, key=lambda each: _distance_px(each.path[-1][1], line), default=None)
+        return None if found is None else self.take_track(track_of(found), info)
+
+
+def stands_at(polygon: Polygon, line: Sighting) -> bool:
+    """Whether a line stands in a place, as far as a camera that shakes tells."""
+    (old_width, old_height), (width, height) = polygon_size_wh(polygon), polygon_size_wh(line.region.polygon)
+    ratios = max(height, 1.0) / max(old_height, 1.0), max(width, 1.0) / max(old_width, 1.0)
+    if max(*ratios, *(1 / ratio for ratio in ratios)) >= SAME_SIZE:
+        return False
+    return _distance_px(polygon, line) <= SAME_PLACE * max(height, old_height)
+
+
+def _distance_px(polygon: Polygon, line: Sighting) -> float:
+    """Between the middles."""
+    here, there = (np.mean(points, axis=0) for points in (polygon, line.region.polygon))
+    return float(np.linalg.norm(here - there))
+
+
+def is_unlike(text: str, other: str) -> bool:
+    """Whether two texts are different ones, rather than one misread."""
+    return Levenshtein.normalized_distance(folded_text(text), folded_text(other)) > UNLIKE
+
+
+def _may_be(line: Sighting, text: str) -> bool:
+    return are_alike(line.text, text) or (line.confidence < SURE and not is_unlike(line.text, text))
+
+
+def nothing_is_known(info: FrameInfo) -> Sequence[Appearance]:
+    """The `Recall` of who has nowhere to look."""
+    del info
+    return ()
+
+
+class StoreRecall:
+    """What a store holds: the embedded mode's `Recall`.
+
+    Args:
+        store: where appearances are.
+    """
+
+    def __init__(self, store: DocumentStore) -> None:
+        self._store = store
+
+    def __call__(self, info: FrameInfo) -> Iterable[Appearance]:
+        """See `Recall`."""
+        since_ns = info.captured_at_ns - round(LONGEST_GAP_S * 1e9)
+        found = self._store.appearances(Filter((info.source_id,), since_ns, info.captured_at_ns))
+        return [each for each in found if each.generation == info.generation]
+
+
+class TopicRecall:
+    """What recognisers have sent lately: the distributed mode's `Recall`; used by one thread.
+
+    Args:
+        transport: where they send it.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._read_at_s = float("-inf")
+        self._last_words: dict[tuple[str, int], dict[str, Appearance]] = {}
+
+    def __call__(self, info: FrameInfo) -> Iterable[Appearance]:
+        """See `Recall`."""
+        if time.monotonic() - self._read_at_s > FRESH_S:
+            self._last_words = self._read()
+            self._read_at_s = time.monotonic()
+        return self._last_words.get((info.source_id, info.generation), {}).values()
+
+    def _read(self) -> dict[tuple[str, int], dict[str, Appearance]]:
+        said: dict[tuple[str, int], dict[str, Appearance]] = {}
+        since_ns = time.time_ns() - round((LONGEST_GAP_S + MARGIN_S) * 1e9)
+        for delivery in self._transport.recent(TEXTS, since_ns):
+            try:
+                texts = delivery.open()
+            except MalformedRecordError:
+                continue  # the indexer sets it aside
+            for appearance in texts.appearances if isinstance(texts, Texts) else ():
+                known = said.setdefault((appearance.source_id, appearance.generation), {})
+                known[appearance.track_id] = appearance
+        return said

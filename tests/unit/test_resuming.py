@@ -1,0 +1,227 @@
+"""Texts that go on after nobody looked: a start, a rebalance, a gap in a source's time."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from ocrstream.geometry import Polygon, box_polygon
+from ocrstream.messages import TEXTS, Appearance, FrameInfo, RawRecord, Region, Texts, make_frame_id
+from ocrstream.storage.embedded import EmbeddedStore
+from ocrstream.storage.superseding import track_of
+from ocrstream.transport.memory import MemoryTransport
+from ocrstream.wire import encode
+from recognizer_consumer.appearing import Sighting
+from recognizer_consumer.resuming import Recall, StoreRecall, TopicRecall, nothing_is_known
+from recognizer_consumer.voting import Ballot
+from tests.documents import DETECTOR, RECOGNIZER
+
+SIGN = box_polygon(40.0, 30.0, 240.0, 74.0)
+BOARD = box_polygon(40.0, 200.0, 300.0, 244.0)
+NOW_S = 1_800_000_000.0
+
+
+def at(second: float, *, segment: int | None = None) -> FrameInfo:
+    at_ns = round((NOW_S + second) * 1e9)
+    return FrameInfo("hall", make_frame_id("hall", at_ns), at_ns, 640, 360, live=True, segment=segment)
+
+
+def seen(track_id: str, text: str = "", *, where: Polygon = SIGN, sure: float = 0.95) -> Sighting:
+    """A line that is read, or seen as last read where no text is given."""
+    return Sighting(Region(0, where, 0.9, track_id), text, sure if text else 0.0, fresh=bool(text), is_changed=False)
+
+
+class Watching:
+    """A source in view, and what was said of its texts last; a recogniser knows of the others before it by recall."""
+
+    def __init__(self, recall: Recall | None = None) -> None:
+        self.last_words: dict[str, Appearance] = {}
+        self._recall = recall or (lambda _info: self.last_words.values())
+        self.ballot = Ballot(recall=self._recall)
+
+    def start_again(self) -> None:
+        self.ballot = Ballot(recall=self._recall)
+
+    def show(self, start_s: float, *frames: tuple[Sighting, ...]) -> None:
+        """Ten frames a second."""
+        for number, lines in enumerate(frames):
+            self._hear(self.ballot.count(at(start_s + number / 10), lines, "crnn"))
+
+    def end(self) -> None:
+        self._hear(self.ballot.close("hall", 1))
+
+    def _hear(self, news: tuple[Appearance, ...]) -> None:
+        self.last_words.update((appearance.track_id, appearance) for appearance in news)
+
+    def spans(self) -> list[tuple[str, str, float, float]]:
+        self.end()
+        return [
+            (track_of(a), a.text, round(a.first_at_ns / 1e9 - NOW_S, 1), round(a.last_at_ns / 1e9 - NOW_S, 1))
+            for a in self.last_words.values()
+        ]
+
+
+def test_a_recogniser_that_is_started_again_goes_on_with_what_is_in_view() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"),), *[(seen("t1"),)] * 20)
+    (before,) = watching.last_words.values()
+    watching.start_again()
+    # The detector sends no crop again of what it has sent: nothing but its track is seen.
+    watching.show(9.8, (), (), (seen("t1"),), (seen("t1"),))
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 10.1)]
+    (after,) = watching.last_words.values()
+    assert replace(after, last_at_ns=before.last_at_ns, path=before.path, closed=False) == before
+    assert after.path == ((at(0).at_ms, SIGN), (at(10.1).at_ms, SIGN))
+
+
+def test_its_lines_say_what_is_known_of_them_at_once() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"),))
+    watching.start_again()
+    line = seen("t1")
+    watching.show(5, (line,))
+    said = watching.ballot.said_at(at(5), line.region)
+    assert said is not None
+    assert said.text == "GATE B12"
+
+
+def test_a_line_that_a_detector_follows_under_a_new_name_goes_on_under_the_old_one() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"), seen("t2", "Exit", where=BOARD)))
+    watching.start_again()
+    lines = seen("n7", "Exit", where=BOARD), seen("n8", "GATE B12")
+    watching.show(10, lines, lines)
+    assert [watching.ballot.known(at(10), line.region).track_id for line in lines] == ["t2", "t1"]
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 10.1), ("t2", "Exit", 0.0, 10.1)]
+
+
+def test_a_reading_that_is_unsure_may_be_what_stood_there() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"),))
+    watching.start_again()
+    watching.show(10, (seen("n1", "GATF R12", sure=0.6),), (seen("n1", "GATE B12"),))
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 10.1)]
+
+
+def test_another_text_is_another_one() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"),))
+    watching.start_again()
+    watching.show(10, (seen("n1", "GATE B13"),))
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 0.0), ("n1", "GATE B13", 10.0, 10.0)]
+
+
+def test_the_same_text_elsewhere_is_another_one() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "Exit"),))
+    watching.start_again()
+    watching.show(10, (seen("n1", "Exit", where=BOARD),))
+    assert len(watching.spans()) == 2
+
+
+def test_what_had_gone_before_does_not_go_on() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"), seen("t2", "Exit", where=BOARD)))
+    watching.show(5, *[(seen("t2", where=BOARD),)] * 50)
+    watching.start_again()
+    watching.show(12, (seen("n1", "GATE B12"), seen("n2", "Exit", where=BOARD)))
+    assert [(text, first_s) for _, text, first_s, _ in watching.spans()] == [
+        ("GATE B12", 0.0),
+        ("Exit", 0.0),
+        ("GATE B12", 12.0),
+    ]
+
+
+def test_nobody_knows_what_was_there_longer_than_a_minute_ago() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"),))
+    watching.start_again()
+    watching.show(61, (seen("t1", "GATE B12"),))
+    assert len(watching.spans()) == 2
+
+
+def test_what_is_in_view_before_and_after_a_gap_goes_on() -> None:
+    watching = Watching(nothing_is_known)
+    watching.show(0, (seen("t1", "GATE B12"), seen("t2", "Exit", where=BOARD)))
+    watching.show(20, (seen("n1", "GATE B12"),))
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 20.0), ("t2", "Exit", 0.0, 0.0)]
+
+
+def test_a_line_that_another_detector_follows_from_now_on_goes_on() -> None:
+    watching = Watching(nothing_is_known)
+    watching.show(0, (seen("t1", "GATE B12"),), (seen("t1"),), (seen("n1", "GATE B12"),), (seen("n1"),))
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 0.3)]
+
+
+def test_two_lines_never_go_on_as_one() -> None:
+    watching = Watching(nothing_is_known)
+    both = seen("n1", "GATE B12"), seen("n2", "GATE B12")
+    watching.show(0, (seen("t1", "GATE B12"),), both)
+    assert [watching.ballot.known(at(0.1), line.region).track_id for line in both] == ["t1", "n2"]
+    # The line that was lost is found again.
+    watching.show(0.2, (seen("t1", "GATE B12"), *both))
+    names = {watching.ballot.known(at(0.2), line.region).track_id for line in (seen("t1"), *both)}
+    assert names == {"t1", "n1", "n2"}
+
+
+def test_a_text_that_changed_just_before_goes_on_as_the_later_one() -> None:
+    watching = Watching()
+    changed = replace(seen("t1", "GATE C40"), is_changed=True)
+    watching.show(0, (seen("t1", "GATE B12"),), *[(seen("t1"),)] * 5, *[(changed,)] * 5)
+    watching.start_again()
+    watching.show(10, (seen("t1"),), (seen("t1"),))
+    assert [(text, first_s, last_s) for _, text, first_s, last_s in watching.spans()] == [
+        ("GATE B12", 0.0, 0.5),
+        ("GATE C40", 0.6, 10.1),
+    ]
+
+
+def test_segments_are_read_side_by_side_and_know_nothing_of_each_other() -> None:
+    asked = []
+
+    def recall(info: FrameInfo) -> list[Appearance]:
+        asked.append(info)
+        return []
+
+    ballot = Ballot(recall=recall)
+    ballot.count(at(0, segment=3), (seen("t1", "GATE B12"),))
+    # Nor does anybody ask for a picture in which nothing is followed.
+    ballot.count(at(1), (Sighting(Region(0, SIGN, 0.9), "GATE B12", 0.9),))
+    assert asked == []
+    ballot = Ballot(recall=recall)
+    ballot.count(at(1), (seen("t1", "GATE B12"),))
+    assert len(asked) == 1
+
+
+def said(second: float, text: str, *, generation: int = 1) -> Texts:
+    info = replace(at(second), generation=generation)
+    ballot = Ballot()
+    appearances = ballot.count(info, (seen(f"{text}-{generation}", text),))
+    return Texts(info, DETECTOR, RECOGNIZER, (), appearances)
+
+
+def test_a_store_recalls_a_source_and_generation(tmp_path: Path) -> None:
+    with closing(EmbeddedStore(tmp_path)) as store:
+        store.write([said(0, "long ago"), said(100, "GATE B12"), said(101, "Exit", generation=2)])
+        found = [appearance.text for appearance in StoreRecall(store)(at(110))]
+    assert found == ["GATE B12"]
+
+
+def test_a_topic_recalls_what_was_said_last() -> None:
+    transport = MemoryTransport(partitions=2, capacity=100)
+    now_s = time.time() - NOW_S
+    for texts in (said(now_s - 2, "GATE B12"), said(now_s - 1, "Exit", generation=2)):
+        transport.publish(TEXTS, texts)
+    (open_,) = said(now_s - 2, "GATE B12").appearances
+    later = replace(said(now_s - 1, "GATE B12"), appearances=(replace(open_, readings=7),))
+    transport.publish(TEXTS, later)
+    # A record that nobody can read is the indexer's to set aside.
+    damaged = encode(later)
+    transport.publish(TEXTS, RawRecord(damaged.key, b"nonsense", damaged.headers, damaged.timestamp_ms))
+    recall = TopicRecall(transport)
+    assert [(each.text, each.readings) for each in recall(at(now_s))] == [("GATE B12", 7)]
+    assert [each.text for each in recall(replace(at(now_s), generation=2))] == ["Exit"]
+    assert list(recall(replace(at(now_s), source_id="street"))) == []
+    transport.close()
