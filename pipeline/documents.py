@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -17,6 +17,7 @@ from indexer.importing import import_regions
 from indexer.retention import enforce
 from ocrstream.config import Configuration, DataSettings, ElasticsearchSettings, add_flags
 from ocrstream.errors import ConfigError, QueryError, StoreError
+from ocrstream.files import whole_file
 from ocrstream.messages import FrameInfo
 from ocrstream.process import Command
 from ocrstream.query import parse
@@ -208,20 +209,13 @@ def _written(path: str | None) -> Iterator[TextIO]:
     name = Path(path)
     # A pipe, a device or a link stays what it is.
     is_plain = not name.is_symlink() and (name.is_file() or not name.exists())
-    place = name.with_name(f".{name.name}.{os.getpid()}") if is_plain else name
-    try:
-        file = place.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with _told_of_a_full_disk(path):
-            with file:
-                yield file
-            if is_plain:
-                place.replace(name)
-    finally:
-        if is_plain:
-            place.unlink(missing_ok=True)
+    with _told_of_a_full_disk(path), whole_file(name) if is_plain else nullcontext(name) as place:
+        try:
+            file = place.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+        with file:
+            yield file
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 A text that has none of its source's formats, but hardly differs from one that has, was probably misread: ``8l2`` where
 a letter and two digits are to stand is ``B12``. Nothing is invented: what is put in its place was read there too, in
-another reading, or is what recognisers confuse with what was read (`ocrstream.folding`, and `LOOKALIKES`).
+another reading, or is what recognisers confuse with what was read (`ocrstream.folding`, and `LOOKALIKES`). Which
+formats a source has is told by `ocrstream.by_source`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import heapq
 import logging
 import string
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -39,22 +39,6 @@ class Edit(NamedTuple):
     start: int
     end: int
     letters: str
-
-
-class Formats:
-    """The formats of all sources.
-
-    Args:
-        formats: by source, or by a shell-style pattern of source names (``platform-*``); all that fit a source hold.
-    """
-
-    def __init__(self, formats: Mapping[str, Sequence[Pattern]]) -> None:
-        self._formats = {name: tuple(patterns) for name, patterns in formats.items()}
-
-    def of(self, source_id: str) -> tuple[Pattern, ...]:
-        """The formats of a source, a whole text each; empty where it has none."""
-        fitting = (patterns for name, patterns in self._formats.items() if fnmatchcase(source_id, name))
-        return tuple(pattern for patterns in fitting for pattern in patterns)
 
 
 def confusions(pieces: Sequence[str]) -> list[tuple[int, int, str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ocrstream.by_source import Pattern
+from ocrstream.by_source import BySource, Pattern
 from ocrstream.config import RecognizerSettings
 from ocrstream.lines import put_together
 from ocrstream.messages import CROPS, TEXTS, Crop, Crops, EngineInfo, Text, Texts
@@ -46,7 +46,7 @@ def prepare(
 
     def build(transport: Transport, metrics: Metrics) -> Runner:
         knows = recall or TopicRecall(transport)
-        stage = RecognizerStage(engines, settings.min_confidence, dict(settings.formats), knows)
+        stage = RecognizerStage(engines, settings.min_confidence, settings.formats, knows)
         return Runner(stage, flow, transport, metrics, is_upstream_idle=is_upstream_idle)
 
     return build
@@ -68,7 +68,7 @@ class RecognizerStage:
         self,
         recognizers: Engines[Recognizer],
         min_confidence: float,
-        formats: Mapping[str, Sequence[Pattern]] | None = None,
+        formats: BySource[Pattern] = (),
         recall: Recall = nothing_is_known,
     ) -> None:
         self._recognizers = recognizers

@@ -36,14 +36,13 @@ from statistics import fmean
 
 from rapidfuzz.distance import Levenshtein
 
-from ocrstream.by_source import Pattern
+from ocrstream.by_source import BySource, Pattern, of_source
 from ocrstream.folding import are_alike, folded_text
 from ocrstream.geometry import Polygon, bounding_box, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
 from ocrstream.storage.superseding import track_of
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting, are_steady
 from recognizer_consumer.calibration import Calibration, calibration_of
-from recognizer_consumer.formats import Formats
 from recognizer_consumer.resuming import Lost, Recall, is_unlike, nothing_is_known, stands_at
 
 REFRESH_S = 1.0
@@ -113,11 +112,11 @@ class Ballot:
 
     def __init__(
         self,
-        formats: Mapping[str, Sequence[Pattern]] | None = None,
+        formats: BySource[Pattern] = (),
         min_confidence: float = 0.0,
         recall: Recall = nothing_is_known,
     ) -> None:
-        self._formats = Formats(formats or {})
+        self._formats = formats
         self._min_confidence = min_confidence
         self._open: dict[tuple[str, int], _Source] = {}
         self._recall = recall
@@ -146,7 +145,7 @@ class Ballot:
             lost = Lost(closed, info)
         source = self._open.get(key)
         if source is None:
-            calibration, patterns = calibration_of(engine), self._formats.of(info.source_id)
+            calibration, patterns = calibration_of(engine), of_source(self._formats, info.source_id)
             self._open[key] = source = _Source(info, info, calibration, patterns, lost)
         source.last = info
         news += self._count_all(source, info, lines)

@@ -24,6 +24,7 @@ from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 from ocrstream.errors import ConfigError, SourceError
+from ocrstream.files import whole_file
 from ocrstream.geometry import Polygon, bounding_box, polygon_size_wh, scale_polygon
 from ocrstream.picture import Image
 from ocrstream.storage import DocumentStore, Filter
@@ -91,17 +92,13 @@ def annotate(
     seen = timeline(store, source_id, where)
     if seen.size_wh is None:
         raise ConfigError(f"nothing of {source_id!r} is stored: read it first with `ocrstream run {video}`")
-    unfinished = out.with_name(f".{out.stem}.part{out.suffix}")
     try:
-        report = _copy(video, unfinished, seen, progress, under)
-        unfinished.replace(out)
+        with whole_file(out) as unfinished:
+            return _copy(video, unfinished, seen, progress, under)
     except av.error.FFmpegError as error:
         raise SourceError(f"cannot annotate {video}: {error.strerror or error}") from error
     except OSError as error:
         raise SourceError(f"cannot write {out}: {error.strerror or error}; give another place with -o") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return report
 
 
 def check_files(video: Path, out: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ocrstream.errors import EngineError
+from ocrstream.files import whole_file
 
 PART_BYTES = 15 * 2**20
 """A part of a split checkpoint: under the 16 MB that many stores of files take."""
@@ -17,9 +18,8 @@ PART_BYTES = 15 * 2**20
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; a crash while it is written leaves the one before."""
-    unfinished = path.with_suffix(".part")
-    torch.save(content, unfinished)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        torch.save(content, unfinished)
 
 
 def load(path: Path) -> dict[str, Any]:

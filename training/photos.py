@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.errors import SourceError
+from ocrstream.files import whole_file
 from ocrstream.picture import Image
 from training.folders import Folder, Photo, Region
 
@@ -72,13 +73,11 @@ class PhotoCache:
 def _decode(photos: Sequence[Photo], stem: Path) -> None:
     places = []
     start = 0
-    unfinished = stem.with_suffix(".part")
-    with unfinished.open("wb") as file:
+    with whole_file(stem.with_suffix(".bin")) as unfinished, unfinished.open("wb") as file:
         for photo in _pictures(photos):
             file.write(photo.tobytes())
             places.append((start, photo.shape[0], photo.shape[1]))
             start += photo.size
-    unfinished.replace(stem.with_suffix(".bin"))
     stem.with_suffix(".json").write_text(json.dumps(places), encoding="utf-8")
 
 

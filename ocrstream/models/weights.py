@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrstream.errors import EngineError
+from ocrstream.files import whole_file
 
 MODELS = Path(__file__).parent
 
@@ -145,10 +146,9 @@ def write_weights(out: Path, content: bytes, card: dict[str, Any]) -> Path:
     """
     if out.suffix != ".onnx":
         raise EngineError(f"weights are written to a file that ends in .onnx, not to {out}")
-    beside = out.with_name(f".{out.name}.part")
     try:
-        beside.write_bytes(content)
-        beside.replace(out)
+        with whole_file(out) as beside:
+            beside.write_bytes(content)
         return write_card(out, card)
     except OSError as error:
         raise EngineError(f"{out} cannot be written: {error.strerror}") from error

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ocrstream.errors import StoreError
+from ocrstream.files import UNFINISHED, whole_file
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-_TEMPORARY_SUFFIX = ".part"
 
 _EVICTION_SLACK = 0.05
 """How much of the limit is made free at once, so that not every picture has to look for the oldest."""
@@ -126,7 +125,7 @@ class FrameStore:
         for folder in _hours_in(self._directory):
             hour = _Hour()
             for written_s, size, path in _pictures_in(folder):
-                if path.suffix == _TEMPORARY_SUFFIX and written_s < time.time() - _ABANDONED_AFTER_S:
+                if UNFINISHED in path.suffixes and written_s < time.time() - _ABANDONED_AFTER_S:
                     path.unlink(missing_ok=True)
                     continue
                 hour.size_bytes += size
@@ -190,20 +189,14 @@ class _Explained:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f"{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
-    try:
+    with whole_file(path) as beside:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
+            beside.write_bytes(content)
         except FileNotFoundError:
             # Another process has just removed the empty folder.
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+            beside.write_bytes(content)
 
 
 def _hours_in(directory: Path) -> Iterator[Path]:

@@ -5,7 +5,8 @@ import time
 import pytest
 import regex
 
-from recognizer_consumer.formats import Edit, Formats, confusions, nearest_match
+from ocrstream.by_source import of_source
+from recognizer_consumer.formats import Edit, confusions, nearest_match
 
 PLATFORM, CLOCK = regex.compile(r"[A-Z]\d\d"), regex.compile(r"\d\d:\d\d")
 
@@ -59,10 +60,10 @@ def test_a_text_that_has_one_of_its_formats_stays_as_it_is() -> None:
 
 
 def test_formats_hold_for_the_sources_that_they_name() -> None:
-    formats = Formats({"platform-*": [PLATFORM], "platform-7": [CLOCK], "Hall": []})
-    assert formats.of("platform-1") == (PLATFORM,)
-    assert formats.of("platform-7") == (PLATFORM, CLOCK)
-    assert formats.of("hall") == ()
+    formats = ("platform-*", (PLATFORM,)), ("platform-7", (CLOCK,)), ("Hall", (CLOCK,))
+    assert of_source(formats, "platform-1") == (PLATFORM,)
+    assert of_source(formats, "platform-7") == (PLATFORM, CLOCK)
+    assert of_source(formats, "hall") == ()
 
 
 def test_a_text_of_hundreds_of_confusions_is_given_up_in_time() -> None:

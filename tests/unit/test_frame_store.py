@@ -28,7 +28,7 @@ def test_a_picture_comes_back_as_it_went_in(tmp_path: Path) -> None:
     assert store.get("a1", NOON_NS + HOUR_NS) is None
     assert store.get("b1", NOON_NS) is None
     assert (tmp_path / "frames/2026-01-01/12/a1.jpg").read_bytes() == b"picture"
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 def test_the_same_picture_again_changes_nothing(tmp_path: Path) -> None:
@@ -98,12 +98,12 @@ def test_no_id_reaches_another_file(tmp_path: Path, frame_id: str) -> None:
 def test_an_abandoned_temporary_file_goes_and_an_empty_picture_is_none(tmp_path: Path) -> None:
     hour = tmp_path / "2026-01-01/12"
     hour.mkdir(parents=True)
-    (hour / "dead.part").write_bytes(b"x" * 50)
-    os.utime(hour / "dead.part", (1000.0, 1000.0))
+    (hour / ".dead.part.jpg").write_bytes(b"x" * 50)
+    os.utime(hour / ".dead.part.jpg", (1000.0, 1000.0))
     (hour / "cut.jpg").touch()
     store = FrameStore(tmp_path, max_bytes=100)
     assert store.size_bytes() == 0
-    assert not (hour / "dead.part").exists()
+    assert not (hour / ".dead.part.jpg").exists()
     assert store.get("cut", NOON_NS) is None
 
 

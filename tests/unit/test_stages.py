@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import regex
 from ocrstream_test_engines import make_picture
 
 from detector_consumer.stage import DetectorStage
@@ -153,7 +152,7 @@ def test_each_characters_confidence_and_the_sources_formats_count_in_the_vote() 
             return [self._readings.pop(0) for _ in crops]
 
     engine, finder = Unsure(), detector(reads_all=True)
-    stage = RecognizerStage(Engines("unsure", lambda _name: engine), 0.3, {"h*": [regex.compile(r"GATE [A-Z]\d\d")]})
+    stage = RecognizerStage(Engines("unsure", lambda _name: engine), 0.3, read_patterns({"h*": [r"GATE [A-Z]\d\d"]}))
     for second in (1.0, 1.1):
         stage.handle(finder.handle([frame(second, GATE)]))
     assert [appearance.text for appearance in stage.finish()[0].appearances] == ["GATE B10"]

@@ -169,7 +169,7 @@ class Place:
     """One place that is looked at, and what its appearances say in the end."""
 
     def __init__(self, formats: dict[str, list[regex.Pattern[str]]] | None = None) -> None:
-        self.ballot = Ballot(formats)
+        self.ballot = Ballot(tuple((name, tuple(patterns)) for name, patterns in (formats or {}).items()))
         self._last: dict[str, Appearance] = {}
 
     def read(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ocrstream.errors import EngineError
+from ocrstream.files import whole_file
 from ocrstream.models.ctpn.onnx_graph import Array, Graph, State, read_file
 from ocrstream.models.lstm import reordered
 from ocrstream.models.weights import write_weights
@@ -117,7 +118,8 @@ def write_caffemodel(blobs: Blobs, path: Path) -> None:
             blob = layer.blobs.add()
             blob.shape.dim.extend(array.shape)
             blob.data.extend(array.reshape(-1).tolist())
-    path.write_bytes(message.SerializeToString())
+    with whole_file(path) as beside:
+        beside.write_bytes(message.SerializeToString())
 
 
 def to_onnx(blobs: Blobs, half: bool = False, also: tuple[str, ...] = ()) -> bytes:
