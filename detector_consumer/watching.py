@@ -276,8 +276,8 @@ class Watch:
             elif look is Look.SAME and self._is_due(track):
                 due[track.track_id] = _Wanted(view.score, is_changed=False)
         if self._has_time:
-            # Those that wait for longest first; the others' turn comes soon.
-            first = sorted(due, key=lambda track_id: self._read[track_id].at_ns)[:MOST_READ_AGAIN]
+            # Those that can be read worst first: they gain most, and then wait longer, so that the others' turn comes.
+            first = sorted(due, key=lambda track_id: due[track_id].view)[:MOST_READ_AGAIN]
             wanted |= {track_id: due[track_id] for track_id in first}
         for track_id, each in wanted.items():
             self._note_read(track_id, is_changed=each.is_changed)

@@ -168,6 +168,19 @@ def test_a_text_that_has_changed_after_a_long_time_is_soon_read_again() -> None:
     assert again - changed == pytest.approx(READ_CHANGED_S, abs=2 * LOOK_AFTER_S)
 
 
+def test_what_can_be_read_worst_is_read_again_first() -> None:
+    heights_px = (33, 40, 34, 39, 35)
+    lines = [
+        (f"Gate {height_px}", (20.0, 10.0 + 50 * row, 200.0, 10.0 + 50 * row + height_px))
+        for row, height_px in enumerate(heights_px)
+    ]
+    told = Rig().show(still(1, 3, *lines))
+    sent = [{number for number, crop in enumerate(crops.crops) if crop.pictures} for crops in told]
+    first, again, later = [numbers for numbers in sent if numbers][:3]
+    assert first == set(range(5))
+    assert (again, later) == ({0, 2, 4}, {1, 3})
+
+
 def test_a_new_text_is_found_by_looking_at_its_part_only() -> None:
     rig = Rig()
     told = rig.show([*still(1, 2, GATE), *still(2, 3, GATE, EXIT)])
