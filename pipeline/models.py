@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocrstream.errors import ConfigError
+from ocrstream.errors import ConfigError, EngineError
 from ocrstream.models.crnn.charset import ORIGINAL
 from ocrstream.models.crnn.importing import PYTORCH, TORCH7
 from ocrstream.models.crnn.importing import import_weights as import_crnn
@@ -50,7 +50,10 @@ def _export_ctpn(weights: Path, out: Path) -> Path:
 
 EXCHANGES: dict[str, Exchange] = {
     "ctpn": Exchange(".caffemodel", _import_ctpn, "caffemodel", _export_ctpn),
-    "crnn": Exchange(".pth", lambda source, out, options: import_crnn(source, out, options.charset, options.gates)),
+    "crnn": Exchange(
+        ".pth",
+        lambda source, out, options: import_crnn(source, out, options.charset or ORIGINAL, options.gates or PYTORCH),
+    ),
 }
 
 
@@ -65,19 +68,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="`card`, `verify`: weight files by name or path; `import`, `export`: an engine and a file, or its name",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file that `import` or `export` writes")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="file that `import` or `export` writes (default: the file's name with another ending; of `import` in "
+        "the current folder)",
+    )
     parser.add_argument("--format", metavar="NAME", help="what `export` writes: caffemodel")
-    parser.add_argument("--charset", default=ORIGINAL, metavar="TEXT", help="`import crnn`: the characters it writes")
+    parser.add_argument(
+        "--charset", metavar="TEXT", help="`import crnn` alone: the characters it writes (default: 0-9a-z)"
+    )
     parser.add_argument(
         "--gates",
-        default=PYTORCH,
         choices=(PYTORCH, TORCH7),
-        help="`import crnn`: order of the LSTMs' gates in the file",
+        help=f"`import crnn` alone: order of the LSTMs' gates in the file (default: {PYTORCH})",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the action says; returns 0."""
+    if (arguments.charset or arguments.gates) and (arguments.action, *arguments.names[:1]) != ("import", "crnn"):
+        raise ConfigError("--charset and --gates are for `models import crnn`")
     _ACTIONS[arguments.action](arguments)
     return 0
 
@@ -96,14 +108,27 @@ def _line(file: WeightFile) -> str:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    for file in [find(name) for name in arguments.names] or shipped():
-        sys.stdout.write(f"ok    {file.name:<16} {verify(file)}\n")
+    names = arguments.names or [file.name for file in shipped()]
+    wrong = 0
+    for name in names:
+        try:
+            file = find(name)
+            sys.stdout.write(f"ok    {file.name:<16} {verify(file)}\n")
+        except EngineError as error:
+            wrong += 1
+            sys.stderr.write(f"ocrstream: {error}\n")
+    if wrong:
+        raise EngineError(f"{wrong} of {len(names)} weight files cannot be used")
 
 
 def _card(arguments: argparse.Namespace) -> None:
     _expect(arguments, 1, "models card takes the name of one weight file, see: ocrstream models list")
-    json.dump(find(arguments.names[0]).card, sys.stdout, ensure_ascii=False, indent=1)
+    file = find(arguments.names[0])
+    # The long part last.
+    shown = dict(sorted(file.card.items(), key=lambda entry: entry[0] == "training"))
+    json.dump(shown, sys.stdout, ensure_ascii=False, indent=1)
     sys.stdout.write("\n")
+    verify(file)
 
 
 def _import(arguments: argparse.Namespace) -> None:

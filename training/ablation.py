@@ -27,14 +27,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.errors import OcrstreamError, SourceError
+from ocrstream.errors import OcrstreamError
 from ocrstream.models import EngineOptions
 from ocrstream.models.ctpn import CtpnDetector
 from ocrstream.models.ctpn.decode import DecodeRule
 from ocrstream.models.ctpn.slices import CORE_END, STRIDE_PX, UNIT_PX, to_distance_px
 from ocrstream.models.session import Network
-from ocrstream.picture import Image
-from training.folders import Photo, read_folder
+from training.folders import Photo, open_picture, read_folder
 from training.protocols import IcdarIou
 
 Output = NDArray[np.float32]
@@ -149,10 +148,7 @@ def ablate(weights: str, photos: Sequence[Photo]) -> dict[str, dict[str, float]]
     protocols = {name: IcdarIou() for name in TAKEN_AWAY}
     detectors = {name: _Without(weights, name) for name in TAKEN_AWAY}
     for photo in photos:
-        picture = cv2.imread(str(photo.image), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise SourceError(f"{photo.image} is not a picture that can be read")
-        image: Image = picture.astype(np.uint8, copy=False)
+        image = open_picture(photo.image)
         for name, detector in detectors.items():
             (lines,) = detector.detect([image])
             lines = sorted(lines, key=lambda line: -line.score)

@@ -33,7 +33,9 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise EngineError(f"there is no checkpoint {path}") from None
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # What PyTorch advises of a pickle that it refuses is to execute it.
+        told = "" if isinstance(error, pickle.UnpicklingError) else str(error)
+        reason = told.splitlines()[0] if told else "it is damaged, or none of this program's"
         raise EngineError(f"the checkpoint {path} cannot be read ({reason}); remove it to begin anew") from error
     if not isinstance(content, dict) or "network" not in content:
         raise EngineError(f"{path} is not a checkpoint of this program: it has no entry 'network'")
@@ -49,7 +51,13 @@ def fill(network: nn.Module, tensors: dict[str, torch.Tensor], source: Path) -> 
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise EngineError(f"{source} is of another network: {' '.join(str(error).split())}") from error
+        known = network.state_dict()
+        odd = [name for name in (*known, *tensors) if name not in known or name not in tensors]
+        odd += [name for name, own in known.items() if name in tensors and tensors[name].shape != own.shape]
+        raise EngineError(
+            f"{source} is of another network: {len(odd)} tensors are missing, too many or of another shape, "
+            f"such as {', '.join(odd[:3])}"
+        ) from error
 
 
 def split(path: Path, folder: Path, part_bytes: int = PART_BYTES) -> list[Path]:

@@ -49,6 +49,9 @@ _TOLD = (
 """The settings that a card tells: paths of a machine are none of its."""
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is trained on and how.
@@ -335,6 +338,7 @@ def _train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     start = to_path(options.start) if options.start else None
     task = RecognizerTask(initial(start), _settings(options))
+    log.info("making crops and fonts ready, which takes minutes where the cache has none yet")
     task.prepare()
     options.out.mkdir(parents=True, exist_ok=True)
     told = task.describe()

@@ -25,16 +25,15 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
-from ocrstream.errors import EngineError, UserError
+from ocrstream.errors import SourceError, UserError
 from ocrstream.models.ctpn.decode import DecodeRule
 from ocrstream.models.ctpn.looking import find_words
 from ocrstream.models.ctpn.network import Ctpn
-from ocrstream.models.ctpn.onnx_file import read_state
 from ocrstream.models.ctpn.slices import MEAN_BGR
-from ocrstream.models.torch_network import find_device
+from ocrstream.models.torch_network import find_device, load_state
 from ocrstream.models.weights import to_path
 from training.folders import read_folders
-from training.initial import load_backbone
+from training.initial import load_backbone, start_state
 from training.loop import Plan, autocast, minutes, run
 from training.pages import PagePainter
 from training.photos import PhotoCache
@@ -143,7 +142,7 @@ class CtpnTask:
         self._device = find_device(device)
         network = Ctpn(settings.profile)
         if start:
-            _fill(network, settings.profile, start)
+            load_state(network, start_state(start, settings.profile))
         elif initial:
             load_backbone(network.backbone, initial)
         for module in network.backbone.lowest(settings.frozen):
@@ -257,13 +256,6 @@ class _InTraining:
             yield output.float().cpu().numpy()
 
 
-def _fill(network: Ctpn, profile: str, path: Path) -> None:
-    state, found = read_state(path)
-    if found != profile:
-        raise EngineError(f"{path} is of the profile {found}, this training is of {profile}: add --profile {found}")
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
-
-
 def _moving_average(most: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """An exponential average that forgets what it began from: the share of the old grows with the steps."""
 
@@ -277,7 +269,8 @@ def _moving_average(most: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
 def _groups(network: Ctpn, settings: Settings) -> list[dict[str, Any]]:
     """The optimiser's groups: the backbone learns slower, biases and norms do not decay."""
     groups = []
-    learning = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    # What is frozen is in them too and stays as it is, so that the next piece may freeze more of it or less.
+    learning = list(network.named_parameters())
     for in_backbone in (True, False):
         for decays in (True, False):
             parameters = [
@@ -367,7 +360,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
+    start = to_path(options.start) if options.start else None
     folders = [folder for data in options.data for folder in read_folders(data) if folder.photos]
+    if not folders:
+        raise SourceError(f"no photos below {', '.join(map(str, options.data))}: a set of them has a gt.jsonl")
+    log.info("making photos and fonts ready, which takes minutes where %s has none yet", options.cache or options.out)
     caches = [PhotoCache(folder, options.cache or options.out / "cache") for folder in folders]
     workers = options.workers if options.workers is not None else _workers(options.device)
     cache = options.cache or options.out / "cache"
@@ -375,7 +372,6 @@ def _train(options: argparse.Namespace) -> None:
     labels = [region.text for region in regions if not region.ignore]
     painter = SignPainter.with_fonts(options.fonts, labels, cache, settings.seed) if settings.painted else None
     pager = PagePainter.with_fonts(options.fonts, labels, cache) if settings.pages else None
-    start = to_path(options.start) if options.start else None
     task = CtpnTask(settings, caches, options.initial, options.device, workers, painter, start, pager)
     if options.compile:
         task.compile()

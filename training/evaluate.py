@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 
 from ocrstream.config import RecognizerSettings
@@ -29,7 +28,7 @@ from ocrstream.geometry import Polygon, to_polygon
 from ocrstream.lines import cut_into_words, cut_line, put_together
 from ocrstream.models import Detector, EngineOptions, Reading, Recognizer, TextLine, load_detector, load_recognizer
 from ocrstream.picture import Image
-from training.folders import Photo, Word, read_folder
+from training.folders import Photo, Word, open_picture, read_folder
 from training.programs import PROGRAMS, Program
 from training.protocols import DetEval, IcdarIou, Quad, Recognition, SearchableWords, words_of
 
@@ -163,7 +162,7 @@ def _judge_photos(engines: Engines, photos: Sequence[Photo], min_confidence: flo
     pairs |= {name: PairScore() for name in engines.programs}
     order = [*engines.detectors, *engines.programs]
     for photo in photos:
-        picture = _load(photo.image)
+        picture = open_picture(photo.image)
         for name in order:
             if name in engines.programs:
                 lines, time_ms = _timed(engines.programs[name], picture)
@@ -230,10 +229,10 @@ def _judge_crops(recognizers: dict[str, Recognizer], crops: Sequence[tuple[Image
 
 def _crops(words: Sequence[Word], photos: Sequence[Photo]) -> Iterator[tuple[Image, str]]:
     for word in words:
-        yield _load(word.image), word.text
+        yield open_picture(word.image), word.text
     for photo in photos:
         legible = [region for region in photo.regions if not region.ignore]
-        picture = _load(photo.image) if legible else None
+        picture = open_picture(photo.image) if legible else None
         for region in legible:
             assert picture is not None
             yield cut(picture, to_polygon(region.quad)), region.text
@@ -263,13 +262,6 @@ def _surest_first(lines: Sequence[TextLine]) -> list[Quad]:
 
 def _labels(photo: Photo) -> tuple[list[Quad], list[bool]]:
     return [region.quad for region in photo.regions], [region.ignore for region in photo.regions]
-
-
-def _load(path: Path) -> Image:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise SourceError(f"{path} is not a picture that can be read")
-    return picture.astype(np.uint8, copy=False)
 
 
 def load_engines(detectors: Iterable[str], recognizers: Iterable[str], options: EngineOptions) -> Engines:

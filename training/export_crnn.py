@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
+        told, scores = _json(options.training), _json(options.scores)
         kept = checkpoints.load(options.checkpoint)
         network = LightCrnn(len(LATIN) + 1)
         checkpoints.fill(network, kept["network"], options.checkpoint)
@@ -126,8 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "input": f"grey, {HEIGHT_PX} px high, width by its aspect on a grid of {WIDTH_STEP_PX} px, "
             f"at least {MIN_WIDTH_PX} px, (x / 255 - 0.5) / 0.5",
             "calibration": calibration,
-            "training": _json(options.training) | {"position": kept.get("position", {})},
-            "scores": _json(options.scores),
+            "training": told | {"position": kept.get("position", {})},
+            "scores": scores,
         }
         print(write_card(options.out, card | {"precision": "half, computed in single"}))
         print(write_card(int8, card | {"precision": "convolutions int8", "made_from": options.out.name}))
@@ -159,19 +161,24 @@ def quantise(single: bytes, crops: Iterable[NDArray[np.uint8]]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "single.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(single)
-        quantize_static(
-            source,
-            target,
-            _Reader(tensors),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Relu", "MaxPool"],
-            nodes_to_exclude=_kept_exact(single),
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            # Ranges of the usual crop: those of the most extreme one leave too few steps for all others.
-            extra_options={"CalibMovingAverage": True},
-        )
+        # It advises what `to_onnx` has done already.
+        logging.disable(logging.WARNING)
+        try:
+            quantize_static(
+                source,
+                target,
+                _Reader(tensors),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv", "Relu", "MaxPool"],
+                nodes_to_exclude=_kept_exact(single),
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                # Ranges of the usual crop: those of the most extreme one leave too few steps for all others.
+                extra_options={"CalibMovingAverage": True},
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         return store_half(target.read_bytes())
 
 

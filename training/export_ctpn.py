@@ -10,19 +10,19 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from ocrstream.errors import EngineError, OcrstreamError
 from ocrstream.models.ctpn.looking import CLOSER, CLOSEST, FIRST_LOOK_PX, SEEN_AT
-from ocrstream.models.ctpn.onnx_file import read_state, to_onnx
+from ocrstream.models.ctpn.onnx_file import to_onnx
 from ocrstream.models.ctpn.preprocess import resized, to_tensor
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX
 from ocrstream.models.weights import read_card, to_path, write_card
 from training import checkpoints
-from training.folders import read_folders
+from training.folders import open_picture, read_folders
+from training.initial import start_state
 from training.loop import CHECKPOINT, CURVE
 
 _AVERAGE = "module."
@@ -101,10 +101,7 @@ class _Calibration:
         path, scale = next(self._waiting, (None, 0.0))
         if path is None:
             return None
-        photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if photo is None:
-            raise EngineError(f"{path} is not a picture that can be read")
-        return {"pictures": to_tensor(resized(photo[:480, :640].astype(np.uint8, copy=False), scale))}
+        return {"pictures": to_tensor(resized(open_picture(path)[:480, :640], scale))}
 
     def set_range(self, start_index: int, end_index: int) -> None:
         """The quantiser asks for this where it reads in pieces; all is read at once."""
@@ -172,9 +169,7 @@ def _average(
         if name.startswith(_AVERAGE) and tensor.is_floating_point()
     }
     if mean_with:
-        other, profile = read_state(mean_with)
-        if profile != settings["settings"]["profile"]:
-            raise EngineError(f"{mean_with} is of the profile {profile}, the run of {settings['settings']['profile']}")
+        other = start_state(mean_with, settings["settings"]["profile"])
         state = {name: ((array + other[name]) / 2).astype(np.float32) for name, array in state.items()}
         settings = {**settings, "mean_with": mean_with.name}
     return state, settings, checkpoint

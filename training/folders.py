@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.errors import SourceError
+from ocrstream.picture import Image
 
 Quad = NDArray[np.float32]
 """``(4, 2) float32``, x then y in the picture's pixels, clockwise from the text's top-left."""
@@ -54,6 +56,22 @@ class Folder:
     words: list[Word]
 
 
+def open_picture(path: Path) -> Image:
+    """A picture in colour.
+
+    Raises:
+        SourceError: it is missing, or no picture that can be read.
+    """
+    # OpenCV says in its own words, and on its own, what it cannot open.
+    try:
+        decoded = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as error:
+        raise SourceError(f"{path} is not a picture that can be read ({error})") from error
+    if decoded is None:
+        raise SourceError(f"{path} is not a picture that can be read")
+    return decoded.astype(np.uint8, copy=False)
+
+
 def read_folders(path: Path) -> list[Folder]:
     """Every set of data at and below a folder, those named ``*_test`` left out.
 
@@ -61,6 +79,7 @@ def read_folders(path: Path) -> list[Folder]:
         SourceError: there is none, or a label file is not as documented.
     """
     folders = []
+    passed_over = []
     # A set may be a link to where the data lies.
     below = [
         Path(folder) / name
@@ -70,10 +89,13 @@ def read_folders(path: Path) -> list[Folder]:
     ]
     for labels in sorted(below):
         if labels.parent.name.endswith("_test"):
+            passed_over.append(str(labels.parent))
             continue
         photos = list(_photos(labels)) if labels.suffix == ".jsonl" else []
         words = list(_words(labels)) if labels.suffix == ".tsv" else []
         folders.append(Folder(labels.parent.name, photos, words))
+    if not folders and passed_over:
+        raise SourceError(f"nothing is trained on what ends in _test, as {', '.join(passed_over[:3])} does")
     if not folders:
         raise SourceError(
             f"no training data below {path}: a set is a folder with a gt.jsonl or a gt.tsv, see docs/training.md"

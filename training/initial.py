@@ -1,6 +1,6 @@
-"""Weights to begin from, out of ONNX files that Python packages carry.
+"""Weights to begin from: our own, or out of ONNX files that Python packages carry.
 
-The files hold a network's convolutions in its own order; nothing but their weights and biases is taken.
+The latter hold a network's convolutions in its own order; nothing but their weights and biases is taken.
 """
 
 from __future__ import annotations
@@ -17,10 +17,31 @@ from torch import Tensor, nn
 
 from ocrstream.errors import EngineError
 from ocrstream.models.crnn.charset import BLANK
+from ocrstream.models.ctpn.network import Ctpn
+from ocrstream.models.ctpn.onnx_file import read_state
+from ocrstream.models.torch_network import load_state
 from training.letters import base_letter
 
 UNLIKELY = 3.0
 """How far below its plain letter's logit a letter begins that a network did not know: what it read it reads on."""
+
+
+def start_state(path: Path, profile: str) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a weight file of ``ctpn`` that a training may begin from, or be averaged with.
+
+    Raises:
+        EngineError: the file cannot be read, is of another engine or profile, or is stored in 8 bits.
+    """
+    state, found = read_state(path)
+    wrong = load_state(Ctpn(found), state)
+    if wrong:
+        raise EngineError(
+            f"{path} does not hold the tensors of ctpn's profile {found} ({', '.join(wrong[:3])}): it is of another "
+            "engine, or in 8 bits, which cannot be undone; ctpn_light_half is the shipped file to begin from"
+        )
+    if found != profile:
+        raise EngineError(f"{path} is of the profile {found}, this training is of {profile}: add --profile {found}")
+    return state
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:

@@ -174,6 +174,7 @@ def run(task: Task, plan: Plan) -> dict[str, float]:
     position.finished = not stopped
     _save(task, plan, position)
     if stopped:
+        log.info("stopped after %d samples; the same command goes on", position.samples)
         return {}
     figures = _evaluate(task)
     curve.write_evaluation(figures)

@@ -195,6 +195,7 @@ def _report(options: argparse.Namespace) -> dict[str, Any]:
         count = options.pages * (4 if size >= FEW_PX else 1)
         pages = [draw_page(size, number, texts, fonts) for number in range(count)]
         for name, detector in engines.detectors.items():
+            sys.stderr.write(f"{size} px: {len(pages)} pages with {name}\n")
             report[name][str(size)] = judge(detector, recognizer, pages, RecognizerSettings().min_confidence)
     return report
 

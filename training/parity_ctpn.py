@@ -30,6 +30,7 @@ from ocrstream.models.ctpn.original import (
     find_lines,
     original_to_tensor,
 )
+from training.folders import open_picture
 from training.parity import Check
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -70,10 +71,7 @@ def _round_trip(path: Path, folder: Path) -> tuple[Blobs, Check]:
 
 def _picture(name: str, path: Path, session: onnxruntime.InferenceSession) -> Iterator[Check]:
     expected = _load(path.with_name(f"{name}_gpu.npz"))
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise SourceError(f"{path} is not a picture that can be read")
-    tensor, scale = original_to_tensor(picture.astype(np.uint8, copy=False))
+    tensor, scale = original_to_tensor(open_picture(path))
     yield Check(f"{name}: scale", abs(scale - float(expected["f"])), 0)
     if (resized := cv2.imread(str(path.with_name(f"{name}_resized.png")))) is not None:
         plain = resized.astype(np.float32) - np.array(MEAN_BGR, dtype=np.float32)

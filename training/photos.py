@@ -8,14 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.errors import SourceError
 from ocrstream.files import whole_file
 from ocrstream.picture import Image
-from training.folders import Folder, Photo, Region
+from training.folders import Folder, Photo, Region, open_picture
 
 
 class PhotoCache:
@@ -83,7 +81,4 @@ def _decode(photos: Sequence[Photo], stem: Path) -> None:
 
 def _pictures(photos: Sequence[Photo]) -> Iterator[Image]:
     for photo in photos:
-        picture = cv2.imread(str(photo.image), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise SourceError(f"{photo.image} is not a picture that can be read")
-        yield picture.astype(np.uint8, copy=False)
+        yield open_picture(photo.image)

@@ -6,6 +6,7 @@ Only what a camera's bad sight would not do is done here; that is `training.augm
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ Levels = NDArray[np.floating[Any]]
 
 FONTS = Path("/usr/share/fonts")
 
+log = logging.getLogger(__name__)
+
 FONT_LIST = "fonts.json"
 """The list of fonts that were found, in the cache of a training."""
 
@@ -44,15 +47,17 @@ def find_fonts(folder: Path, charset: str, cache: Path) -> list[Font]:
     """
     kept = cache / FONT_LIST
     listed = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    if listed.get("charset") != charset:
-        listed = {"charset": charset, "fonts": _look_at_fonts(folder, charset)}
+    asked = {"folder": str(folder.resolve()), "charset": charset}
+    if {name: listed.get(name) for name in asked} != asked:
+        log.info("looking at the fonts below %s, which takes minutes where there are thousands", folder)
+        listed = {**asked, "fonts": _look_at_fonts(folder, charset)}
+        if not listed["fonts"]:
+            raise SourceError(
+                f"no font with Latin letters below {folder}: install Debian's fonts-* packages, or name a folder"
+            )
         cache.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(listed), encoding="utf-8")
     found = listed["fonts"]
-    if not found:
-        raise SourceError(
-            f"no font with Latin letters below {folder}: install Debian's fonts-* packages, or name a folder"
-        )
     return [(path, frozenset(characters)) for path, characters in found]
 
 

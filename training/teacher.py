@@ -17,18 +17,17 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import PIL.Image
 from PIL import ImageDraw, ImageFont
 from rapidfuzz.distance import Levenshtein
 
 from ocrstream.cropping import cut
-from ocrstream.errors import SourceError, UserError
+from ocrstream.errors import UserError
 from ocrstream.geometry import Box, to_polygon
 from ocrstream.models import Detector, EngineOptions, Reading, Recognizer, load_detector, load_recognizer
 from ocrstream.picture import Image
-from training.folders import Folder, Photo, Quad, Region, read_folders
+from training.folders import Folder, Photo, Quad, Region, open_picture, read_folders
 from training.synthesis import FONT_LIST
 from training.words import protocol
 
@@ -55,10 +54,7 @@ def read_unlabelled(
         least: the least confidence, 0 to 1.
         detector: finds text that has no region at all, too.
     """
-    loaded = cv2.imread(str(photo.image))
-    if loaded is None:
-        return []
-    picture = loaded.astype(np.uint8, copy=False)
+    picture = open_picture(photo.image)
     regions = [region for region in photo.regions if region.ignore]
     if detector is not None:
         boxes = [_box(region.quad) for region in photo.regions]
@@ -103,7 +99,7 @@ def respell(folder: Folder, recognizer: Recognizer, out: Path, least: float) -> 
     if folder.words:
         lines = []
         for word in folder.words:
-            text = spelt(word.text, recognizer.read([_open(word.image)])[0], least)
+            text = spelt(word.text, recognizer.read([open_picture(word.image)])[0], least)
             changed += text != word.text
             _link(target, word.image)
             lines.append(f"{word.image.name}\t{text}\n")
@@ -111,7 +107,7 @@ def respell(folder: Folder, recognizer: Recognizer, out: Path, least: float) -> 
     else:
         with (target / "gt.jsonl").open("w", encoding="utf-8") as labels:
             for photo in folder.photos:
-                picture = _open(photo.image)
+                picture = open_picture(photo.image)
                 regions = [region for region in photo.regions if not region.ignore]
                 readings = recognizer.read([cut(picture, to_polygon(region.quad)) for region in regions])
                 pairs = zip(regions, readings, strict=True)
@@ -166,13 +162,6 @@ def _link(folder: Path, image: Path) -> None:
 def _line(photo: Photo, regions: Sequence[Region]) -> str:
     entries = [{"poly": region.quad.tolist(), "text": region.text, "ignore": region.ignore} for region in regions]
     return json.dumps({"image": photo.image.name, "regions": entries}, ensure_ascii=False) + "\n"
-
-
-def _open(path: Path) -> Image:
-    picture = cv2.imread(str(path))
-    if picture is None:
-        raise SourceError(f"the image {path} cannot be read")
-    return picture.astype(np.uint8, copy=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,9 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.errors import SourceError
 from ocrstream.models.crnn.charset import normalise
-from training.folders import Folder, Quad, Region, read_folders
+from training.folders import Folder, Quad, Region, open_picture, read_folders
 
 Grey = NDArray[np.uint8]
 
@@ -215,10 +214,7 @@ def _gap(left: Quad, right: Quad) -> float | None:
 
 
 def _open(path: Path) -> Grey:
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise SourceError(f"the image {path} cannot be read")
-    return grey.astype(np.uint8, copy=False)
+    return cv2.cvtColor(open_picture(path), cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
 
 
 def _write(path: Path, samples: Iterable[tuple[str, bool, Sample]]) -> None:

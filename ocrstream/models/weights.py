@@ -76,8 +76,9 @@ def read_card(path: Path) -> WeightFile:
         content = json.loads(card.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EngineError(f"the card {card} cannot be read ({error}): it belongs beside its weight file") from error
-    if not isinstance(content, dict) or not isinstance(content.get("sha256"), str):
-        raise EngineError(f"{card} is not the card of a weight file: it has no sha256")
+    told = content if isinstance(content, dict) else {}
+    if missing := [name for name in ("sha256", "engine") if not isinstance(told.get(name), str)]:
+        raise EngineError(f"{card} is not the card of a weight file: it has no {' and no '.join(missing)}")
     return WeightFile(path, content)
 
 

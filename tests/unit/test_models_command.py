@@ -40,6 +40,13 @@ def test_a_changed_file_is_found(weights: Path, capsys: pytest.CaptureFixture[st
     weights.write_bytes(b"weightz")
     assert main(["models", "verify", str(weights)]) == 2
     assert "mine.onnx is damaged or another: its SHA-256 is" in capsys.readouterr().err
+    # The others are looked at all the same.
+    assert main(["models", "verify", str(weights), "crnn_light"]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("ok    crnn_light")
+    assert "mine.onnx is damaged" in err
+    assert "1 of 2 weight files cannot be used" in err
+    assert main(["models", "card", str(weights)]) == 2
     weights.unlink()
     with pytest.raises(EngineError, match="cannot be read: No such file"):
         verify(read_card(weights))
@@ -152,3 +159,18 @@ def test_nothing_is_written_over_what_it_is_made_of(tmp_path: Path, capsys: pyte
         assert sentence in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["crnn.pth"]
     assert source.read_bytes() == before
+
+
+def test_what_is_for_one_importer_is_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["import", "ctpn", "a.caffemodel", "--charset", "abc"], ["verify", "--gates", "torch7"]):
+        assert main(["models", *arguments]) == 2
+        assert "--charset and --gates are for `models import crnn`" in capsys.readouterr().err
+    assert main(["models", "import", "crnn", str(tmp_path / "a.pth"), "--charset", "aba"]) == 2
+    assert "a charset has each character once, not as 'aba'" in capsys.readouterr().err
+
+
+def test_a_card_names_its_engine(weights: Path) -> None:
+    card = read_card(weights).card
+    weights.with_suffix(".json").write_text(json.dumps({"sha256": card["sha256"]}))
+    with pytest.raises(EngineError, match="it has no engine"):
+        read_card(weights)

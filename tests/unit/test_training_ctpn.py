@@ -11,7 +11,7 @@ from ocrstream.errors import EngineError, SourceError
 from ocrstream.geometry import box_polygon
 from ocrstream.models import EngineOptions
 from ocrstream.models.ctpn import CtpnDetector
-from ocrstream.models.weights import read_card, verify, write_card
+from ocrstream.models.weights import read_card, to_path, verify, write_card
 from ocrstream.picture import Image
 from training.folders import Region, read_folder
 from training.photos import PhotoCache
@@ -21,8 +21,9 @@ pytest.importorskip("onnx", reason="the package onnx is not installed (extra tra
 
 from ocrstream.models.ctpn.network import Ctpn  # noqa: E402
 from ocrstream.models.ctpn.onnx_file import read_state, to_onnx  # noqa: E402
-from training.ctpn import CtpnTask, Settings, losses, to_input  # noqa: E402
+from training.ctpn import CtpnTask, Settings, losses, main, to_input  # noqa: E402
 from training.export_ctpn import add_scores, card, export, quantise  # noqa: E402
+from training.initial import start_state  # noqa: E402
 from training.loop import CHECKPOINT, Plan, run  # noqa: E402
 from training.provenance import history, origin  # noqa: E402
 from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
@@ -149,6 +150,13 @@ def test_training_begins_from_a_weight_file(tmp_path: Path) -> None:
         CtpnTask(Settings(profile="vgg16"), [cache], None, "cpu", 0, start=tmp_path / "a.onnx")
 
 
+@pytest.mark.parametrize("name", ["ctpn_light", "crnn_light"])
+def test_weights_in_8_bits_and_another_engines_are_nothing_to_begin_from(name: str) -> None:
+    with pytest.raises(EngineError, match=r"of another engine, or in 8 bits.*ctpn_light_half"):
+        start_state(to_path(name), "light")
+    assert "head.weight" in start_state(to_path("ctpn_light_half"), "light")
+
+
 def test_as_much_of_the_backbone_stays_as_it_is_as_told(tmp_path: Path) -> None:
     cache = PhotoCache(read_folder(photo_folder(tmp_path)), tmp_path / "cache")
     task = CtpnTask(Settings(frozen=5), [cache], None, "cpu", 0)
@@ -157,12 +165,30 @@ def test_as_much_of_the_backbone_stays_as_it_is_as_told(tmp_path: Path) -> None:
     assert {"recurrence", "head"} <= learning
 
 
+def test_the_next_piece_may_freeze_more_or_less(tmp_path: Path) -> None:
+    cache = PhotoCache(read_folder(photo_folder(tmp_path)), tmp_path / "cache")
+    for frozen in (5, 2, 5):
+        task = CtpnTask(Settings(size_px=64, batch=2, frozen=frozen), [cache], None, "cpu", 0)
+        before = {name: each.clone() for name, each in task.network.named_parameters()}
+        run(task, Plan(tmp_path / "run", minutes=0.001))
+        moved = {name for name, each in task.network.named_parameters() if not each.equal(before[name])}
+        assert "head.weight" in moved
+    assert task._number == 6, "each piece went on behind the one before"
+
+
+def test_a_folder_without_photos_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gt.tsv").write_text("a.png\tGATE\n")
+    with pytest.raises(SystemExit):
+        main(["--data", str(tmp_path), "--out", str(tmp_path / "run"), "--minutes", "1"])
+    assert f"no photos below {tmp_path}" in capsys.readouterr().err
+
+
 def test_a_card_tells_of_all_trainings_before(tmp_path: Path) -> None:
     weights = tmp_path / "a.onnx"
     weights.write_bytes(b"weights")
     assert history(weights) == []
-    write_card(weights, {"training": {"minutes": 80, "initial": "backbone.onnx"}})
-    write_card(weights, {"training": {"minutes": 70, "initial": "", "before": history(weights)}})
+    write_card(weights, {"engine": "ctpn", "training": {"minutes": 80, "initial": "backbone.onnx"}})
+    write_card(weights, {"engine": "ctpn", "training": {"minutes": 70, "initial": "", "before": history(weights)}})
     assert history(weights) == [{"minutes": 80, "initial": "backbone.onnx"}, {"minutes": 70, "initial": ""}]
     settings = {"settings": {"profile": "light"}, "initial": "", "before": history(weights)}
     training = card(settings, {"samples": 8, "steps": 1}, [])["training"]
@@ -173,7 +199,7 @@ def test_a_card_tells_of_all_trainings_before(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_tells_what_it_began_from(tmp_path: Path) -> None:
     weights, out = tmp_path / "a.onnx", tmp_path / "run"
     weights.write_bytes(b"weights")
-    write_card(weights, {"training": {"minutes": 80}})
+    write_card(weights, {"engine": "ctpn", "training": {"minutes": 80}})
     out.mkdir()
     first = {"settings": {"rate": 1}, **origin(out, "settings.json", {"rate": 1}, weights, "backbone.onnx")}
     expected = {"start": "a.onnx", "initial": "backbone.onnx", "before": [{"minutes": 80}]}

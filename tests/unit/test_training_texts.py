@@ -111,8 +111,12 @@ def test_a_test_set_is_drawn_of_held_out_words_in_held_out_fonts(
     assert {word.lower() for crop in crops for word in crop.text.split()} <= set(words)
 
 
-def test_the_list_of_fonts_is_made_anew_for_another_charset(tmp_path: Path) -> None:
-    (tmp_path / "fonts.json").write_text(json.dumps({"charset": "abc", "fonts": [["old.ttf", "abc"]]}))
+def test_the_list_of_fonts_is_made_anew_for_another_charset_or_folder(tmp_path: Path) -> None:
+    kept = tmp_path / "fonts.json"
+    listed = {"folder": str(tmp_path.resolve()), "charset": "abc", "fonts": [["old.ttf", "abc"]]}
+    kept.write_text(json.dumps(listed))
     assert find_fonts(tmp_path, "abc", tmp_path) == [("old.ttf", frozenset("abc"))]
-    with pytest.raises(Exception, match="no font with Latin letters"):
-        find_fonts(tmp_path, "abcł", tmp_path)
+    for folder, charset in ((tmp_path, "abcł"), (tmp_path / "empty", "abc")):
+        with pytest.raises(Exception, match="no font with Latin letters"):
+            find_fonts(folder, charset, tmp_path)
+    assert json.loads(kept.read_text()) == listed, "a mistake leaves the list of before"

@@ -100,6 +100,8 @@ def word_lists(tmp_path: Path) -> Path:
 
 
 def test_sets_are_found_and_test_sets_are_left_out(data: Path) -> None:
+    with pytest.raises(SourceError, match=r"nothing is trained on what ends in _test, as .*words_test does"):
+        read_folders(data / "words_test")
     assert [folder.name for folder in read_folders(data)] == ["photos", "words"]
     linked = data.parent / "linked"
     linked.mkdir()

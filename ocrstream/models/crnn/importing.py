@@ -64,6 +64,8 @@ def read_original(path: Path, charset: str = ORIGINAL_CHARSET, gates: str = PYTO
     Raises:
         EngineError: the file cannot be read, or is of another network.
     """
+    if len(set(charset)) < len(charset):
+        raise EngineError(f"a charset has each character once, not as {charset!r:.80}")
     if gates not in (PYTORCH, TORCH7):
         raise EngineError(f"the gate order is {PYTORCH} or {TORCH7}, not {gates!r}")
     tensors = {name.removeprefix("module."): tensor for name, tensor in read_state_dict(path).items()}

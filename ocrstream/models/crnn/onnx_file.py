@@ -114,6 +114,8 @@ def read_state(path: Path) -> tuple[dict[str, Array], Description]:
         model = onnx.load(path)
         entries = {entry.key: entry.value for entry in model.metadata_props}
         description = Description(entries["profile"], entries["charset"], float(entries["temperature"]))
+    except KeyError as error:
+        raise EngineError(f"{path} is not a weight file of crnn: it tells no {error.args[0]}") from error
     # Protobuf's own class of error is not onnx's to promise.
     except Exception as error:
         raise EngineError(f"{path} is not a weight file of crnn ({error})") from error
