@@ -117,13 +117,13 @@ class SceneMaker:
             picture, moved = self._pager.paint(picture, moved, random)
             # A third of them are captured as they are.
             if random.random() < 0.65:
-                picture, moved = _weathered(picture, moved, random)
+                picture, moved = weathered(picture, moved, random)
             hint_px = MIN_HINT_PX
         else:
             if self._painter and random.random() < self._painted:
                 picture, signs = self._painter.paint(picture, moved, random)
                 moved += signs
-            picture, moved = _weathered(picture, moved, random)
+            picture, moved = weathered(picture, moved, random)
             hint_px = MIN_HEIGHT_PX
         score, geometry, known = targets(moved, self._size_px, hint_px)
         return Scene(picture, score, geometry, known)
@@ -157,7 +157,7 @@ def _placement(
     return np.concatenate([linear, (np.full(2, size_px / 2) - linear @ middle)[:, None]], axis=1)
 
 
-def _weathered(picture: Image, regions: Sequence[Region], random: np.random.Generator) -> tuple[Image, list[Region]]:
+def weathered(picture: Image, regions: Sequence[Region], random: np.random.Generator) -> tuple[Image, list[Region]]:
     """Light, colour, blur, noise and compression as a camera's that may move; what they smear is text no longer."""
     if random.random() < 0.7:
         gain = np.exp(random.normal(0, 0.2)) * np.exp(random.normal(0, 0.06, 3))

@@ -26,7 +26,7 @@ from training.export_ctpn import add_scores, card, export, quantise  # noqa: E40
 from training.initial import start_state  # noqa: E402
 from training.loop import CHECKPOINT, Plan, run  # noqa: E402
 from training.provenance import history, origin  # noqa: E402
-from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker  # noqa: E402
+from training.scenes import NO_TEXT, TEXT, UNKNOWN, SceneMaker, targets, weathered  # noqa: E402
 from training.signs import SignPainter  # noqa: E402
 
 
@@ -77,6 +77,34 @@ def test_a_scene_is_its_number_and_shows_where_the_text_is(tmp_path: Path) -> No
         outside += spread[(scene.score == NO_TEXT) & (scene.known == 0)].tolist()
     assert len(inside) > 200
     assert np.mean(inside) > 2 * np.mean(outside)
+
+
+def test_small_text_is_a_hint_where_that_is_asked_for() -> None:
+    small = Region(np.array(box_polygon(8, 20, 56, 25), dtype=np.float32), "small", False)
+    for hint_px, said in ((3.5, TEXT), (7.0, UNKNOWN)):
+        score, _, known = targets([small], 64, hint_px)
+        assert score[5, 8] == said
+        assert not known.any(), "where it begins and ends cannot be told"
+
+
+def test_what_a_moving_camera_smears_is_unknown() -> None:
+    regions = [
+        Region(np.array(box_polygon(10, top, 110, top + height), dtype=np.float32), "GATE", False)
+        for top, height in ((10, 6), (40, 60))
+    ]
+    picture = np.full((120, 120, 3), 90, dtype=np.uint8)
+    cv2.putText(picture, "GATE", (12, 90), cv2.FONT_HERSHEY_SIMPLEX, 1.4, (255, 255, 255), 2)
+    kept, edges = [], []
+    for seed in range(60):
+        harmed, told = weathered(picture, regions, np.random.default_rng(seed))
+        assert harmed.shape == picture.shape
+        assert [region.ignore for region in told][1:] == [False], "large text stays text"
+        kept.append(not told[0].ignore)
+        edges.append(float(np.abs(np.diff(harmed[40:100].astype(int), axis=1)).max()))
+    smeared = [edge for edge, is_kept in zip(edges, kept, strict=True) if not is_kept]
+    assert 5 < len(smeared) < 40
+    assert np.median(smeared) < np.median([edge for edge, is_kept in zip(edges, kept, strict=True) if is_kept])
+    assert not any(region.ignore for region in regions)
 
 
 def test_signs_are_painted_beside_texts_and_labelled() -> None:
