@@ -38,6 +38,7 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype("<u2"),
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
     "ShortStorage": np.dtype("<i2"),
@@ -46,14 +47,29 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "BoolStorage": np.dtype("?"),
 }
 
+_UPPER_HALVES = "BFloat16Storage"
+"""NumPy has no such numbers: they are the upper halves of single-precision ones."""
+
 
 @dataclass(slots=True)
 class _Storage:
     """Numbers that tensors are views of; in the old format they come after the pickle that names them."""
 
-    dtype: np.dtype[Any]
+    kind: str
     length: int
     numbers: Array | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes up in the file."""
+        return self.length * _TYPES[self.kind].itemsize
+
+    def fill(self, content: bytes) -> None:
+        """Take its numbers out of what the file has of them."""
+        numbers = np.frombuffer(content, _TYPES[self.kind], self.length)
+        if self.kind == _UPPER_HALVES:
+            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+        self.numbers = numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +148,8 @@ class _Unpickler(pickle.Unpickler):
 def read_state_dict(path: Path) -> dict[str, Array]:
     """Every tensor of a state dict that ``torch.save`` wrote, by name.
 
-    A state dict that lies under ``state_dict`` or ``model`` in the file is found there.
+    A state dict that lies under ``state_dict``, ``model_state_dict`` or ``model`` in the file is found there; numbers
+    in bfloat16 are given in single precision.
 
     Raises:
         EngineError: the file is missing or damaged, or holds anything but a state dict.
@@ -151,7 +168,7 @@ def read_state_dict(path: Path) -> dict[str, Array]:
 
 
 def _views(content: Any) -> dict[str, _View]:
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if isinstance(content, dict):
@@ -169,11 +186,12 @@ def _from_zip(file: IO[bytes]) -> Any:
 
         def storage_of(key: str, storage_type: str, length: int) -> _Storage:
             if key not in storages:
-                dtype = _TYPES[storage_type]
                 info = archive.getinfo(f"{folder}data/{key}")
-                if info.file_size > _MAX_BYTES or info.file_size < length * dtype.itemsize:
+                storage = _Storage(storage_type, length)
+                if info.file_size > _MAX_BYTES or info.file_size < storage.size_bytes:
                     raise pickle.UnpicklingError(f"its storage {key} has {info.file_size} bytes for {length} numbers")
-                storages[key] = _Storage(dtype, length, np.frombuffer(archive.read(info), dtype, length))
+                storage.fill(archive.read(info))
+                storages[key] = storage
             return storages[key]
 
         if archive.getinfo(pickled).file_size > _MAX_PICKLE_BYTES:
@@ -201,7 +219,7 @@ def _from_legacy(file: IO[bytes]) -> Any:
     storages: dict[str, _Storage] = {}
 
     def storage_of(key: str, storage_type: str, length: int) -> _Storage:
-        return storages.setdefault(key, _Storage(_TYPES[storage_type], length))
+        return storages.setdefault(key, _Storage(storage_type, length))
 
     def load() -> Any:
         _check_nesting(file)
@@ -215,7 +233,7 @@ def _from_legacy(file: IO[bytes]) -> Any:
     for key in load():
         storage = storages[str(key)]
         (length,) = struct.unpack("<q", file.read(8))
-        if length != storage.length or length * storage.dtype.itemsize > _MAX_BYTES:
+        if length != storage.length or storage.size_bytes > _MAX_BYTES:
             raise pickle.UnpicklingError(f"its storage {key} has {length} numbers, not {storage.length}")
-        storage.numbers = np.frombuffer(file.read(length * storage.dtype.itemsize), storage.dtype, length)
+        storage.fill(file.read(storage.size_bytes))
     return content

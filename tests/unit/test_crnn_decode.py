@@ -7,7 +7,15 @@ import pytest
 from numpy.typing import NDArray
 
 from ocrstream.models.crnn.charset import BLANK, LATIN, ORIGINAL, normalise
-from ocrstream.models.crnn.decode import beam_search, choose, greedy, greedy_reading, log_likelihood, log_softmax
+from ocrstream.models.crnn.decode import (
+    beam_reading,
+    beam_search,
+    choose,
+    greedy,
+    greedy_reading,
+    log_likelihood,
+    log_softmax,
+)
 
 CHARSET = "ab c"
 
@@ -96,6 +104,22 @@ def test_a_wide_beam_finds_the_likeliest_text_and_its_probability(logits: NDArra
     text, weight = beam_search(logits, CHARSET, beams=500)[0]
     assert text == likeliest
     assert weight == pytest.approx(np.log(texts[likeliest]), abs=1e-4)
+
+
+def test_a_beams_reading_tells_how_sure_it_is_of_each_character() -> None:
+    # "B" and "8" share the first step's probability with a blank, then comes a sure "1".
+    steps = np.array([[0.4, 0.35, 0.25, 0.0], [0.4, 0.35, 0.25, 0.0], [0.01, 0.0, 0.0, 0.99]], dtype=np.float32)
+    logits = np.log(np.maximum(steps, 1e-6)).astype(np.float32)
+    assert greedy_reading(logits, "B81").text == "1"
+    reading = beam_reading(logits, "B81", beams=8)
+    assert reading.text == "B1"
+    first, second = reading.characters
+    assert second == pytest.approx(0.99, abs=0.01)
+    # Of all that can stand there: B twice, or beside a blank, against 8 likewise, both, and neither.
+    assert first == pytest.approx((0.35**2 + 2 * 0.35 * 0.4 + 2 * 0.35 * 0.25) / 1.0, abs=0.02)
+    assert reading.confidence == pytest.approx(first * second)
+    sure = np.log(np.array([[0.02, 0.96, 0.01, 0.01]], dtype=np.float32))
+    assert beam_reading(sure, "B81", beams=4) == greedy_reading(sure, "B81")
 
 
 def test_a_beam_finds_what_greedy_cannot() -> None:

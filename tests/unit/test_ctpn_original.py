@@ -284,6 +284,10 @@ def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:
     refused("layer fc has 1 blobs, not 2")
     write_caffemodel({**blobs, "fc": (weights * np.nan, bias)}, path)
     refused("not finite")
+    write_caffemodel(blobs, path)
+    # Messages that stand one behind the other are one, with the layers of both.
+    path.write_bytes(2 * path.read_bytes())
+    refused("holds the layer conv1_1 more than once")
 
 
 def test_four_sizes_in_place_of_a_shape_are_understood(tmp_path: Path) -> None:

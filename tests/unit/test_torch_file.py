@@ -61,18 +61,21 @@ def test_tensors_come_as_pytorch_wrote_them(tmp_path: Path, zipped: bool) -> Non
         "turned": whole.T,
         "half": whole.half(),
         "count": torch.tensor(7),
+        "brain": torch.tensor([1.5, -2.0, 3e38]).bfloat16(),
     }
     torch.save(OrderedDict(tensors), tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     read = read_state_dict(tmp_path / "x.pth")
     assert read.keys() == tensors.keys()
+    tensors["brain"] = tensors["brain"].float()
     for name, tensor in tensors.items():
         assert read[name].dtype == tensor.numpy().dtype
         np.testing.assert_array_equal(read[name], tensor.numpy())
 
 
-def test_a_state_dict_may_lie_in_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_a_state_dict_may_lie_in_a_checkpoint(tmp_path: Path, key: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra training)")
-    torch.save({"epoch": 3, "state_dict": {"weight": torch.ones(2)}}, tmp_path / "x.pth")
+    torch.save({"epoch": 3, key: {"weight": torch.ones(2)}}, tmp_path / "x.pth")
     assert read_state_dict(tmp_path / "x.pth")["weight"].tolist() == [1, 1]
 
 

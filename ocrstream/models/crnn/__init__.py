@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ocrstream.errors import EngineError
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, Reading
-from ocrstream.models.crnn.decode import beam_search, choose, greedy_reading
+from ocrstream.models.crnn.decode import beam_reading, choose, greedy_reading
 from ocrstream.models.crnn.preprocess import crop_to_tensor, original_to_tensor
 from ocrstream.models.session import Network, open_network
 from ocrstream.models.weights import to_path
@@ -69,11 +69,10 @@ class CrnnRecognizer:
         return readings
 
     def _decode(self, logits: Floats) -> Reading:
-        reading = greedy_reading(logits, self._charset, self._temperature)
-        if self._beams and reading.text:
-            text = beam_search(logits, self._charset, self._beams, self._temperature)[0][0].strip()
-            if text != reading.text:
-                reading = Reading(text, reading.confidence)
+        if self._beams:
+            reading = beam_reading(logits, self._charset, self._beams, self._temperature)
+        else:
+            reading = greedy_reading(logits, self._charset, self._temperature)
         if self._lexicon:
             chosen = choose(logits, self._charset, self._lexicon, self._temperature)
             if chosen is not None:

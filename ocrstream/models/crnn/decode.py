@@ -125,6 +125,41 @@ def beam_search(logits: Floats, charset: str, beams: int = 10, temperature: floa
     ]
 
 
+def beam_reading(logits: Floats, charset: str, beams: int = 10, temperature: float = 1.0) -> Reading:
+    """The likeliest text with its confidences.
+
+    They are the greedy reading's, whose characters it has but for a few. Of those its confidence is the share of the
+    probability of all texts that were followed to the end which those have that say so, too.
+
+    Args:
+        logits: ``(T, C) float32``.
+        charset: C - 1 characters, without the blank.
+        beams: prefixes followed, 1 or more.
+        temperature: what the logits are divided by.
+    """
+    reading = greedy_reading(logits, charset, temperature)
+    followed = [(text.strip(), weight) for text, weight in beam_search(logits, charset, beams, temperature)]
+    text = followed[0][0]
+    if not text or text == reading.text:
+        return reading
+    weights = np.array([weight for _, weight in followed])
+    shares = np.exp(weights - np.logaddexp.reduce(weights))
+    said = sum(share * _found_in(text, other) for share, (other, _) in zip(shares, followed, strict=True))
+    characters = np.asarray(said, dtype=np.float64)
+    for block in Levenshtein.editops(text, reading.text).as_matching_blocks():
+        characters[block.a : block.a + block.size] = reading.characters[block.b : block.b + block.size]
+    sure = tuple(min(float(value), 1.0) for value in characters)
+    return Reading(text, _confidence(text, sure), sure)
+
+
+def _found_in(text: str, other: str) -> NDArray[np.float64]:
+    """Which of a text's characters stand in another one, aligned by edit distance: 1 or 0 each."""
+    found = np.zeros(len(text))
+    for block in Levenshtein.editops(text, other).as_matching_blocks():
+        found[block.a : block.a + block.size] = 1
+    return found
+
+
 def log_likelihood(log_probability: Floats, labels: Sequence[int]) -> float:
     """The logarithm of a labelling's probability over all its paths (the same paper's forward variables, section 4.1).
 

@@ -8,6 +8,7 @@ declared here. Every layer's name and every blob's shape is checked. Needs the p
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,13 @@ def read_caffemodel(path: Path) -> Blobs:
         raise EngineError(f"{path} cannot be read: {error.strerror}") from error
     except DecodeError as error:
         raise EngineError(f"{path} is not a .caffemodel, or a damaged one ({error})") from error
-    layers = {layer.name: layer for layer in message.layer if layer.blobs}
+    filled = [layer for layer in message.layer if layer.blobs]
+    layers = {layer.name: layer for layer in filled}
     if not layers:
         raise EngineError(f"{path} holds no layers with weights: it is not a .caffemodel that Caffe saved")
+    if len(layers) < len(filled):
+        twice = Counter(layer.name for layer in filled).most_common(1)[0][0]
+        raise EngineError(f"{path} holds the layer {twice} more than once: which of them is meant is not known")
     if missing := [name for name in SHAPES if name not in layers]:
         raise EngineError(f"{path} is not CTPN's: it has no layer {', '.join(missing[:3])}")
     if unknown := [name for name in layers if name not in SHAPES]:
