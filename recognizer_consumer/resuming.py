@@ -8,6 +8,7 @@ detector that was started again follows the same lines under new names; they go 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from ocrstream.geometry import Polygon, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, TEXTS, Appearance, FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.superseding import track_of
-from ocrstream.transport import Transport
+from ocrstream.transport import Delivery, Transport
 from recognizer_consumer.appearing import Sighting
 
 Recall = Callable[[FrameInfo], Iterable[Appearance]]
@@ -44,6 +45,12 @@ UNLIKE = 0.5
 
 MARGIN_S = 30.0
 """How long a record may be on its way to the topic after its frame was taken."""
+
+SPOKEN_OF_S = GONE_AFTER_S + 2.0
+"""What is in view was spoken of in a source's last seconds: every second, and it may have been lost since."""
+
+MOST_RECORDS = 300
+"""Of a source so many records are kept until it is asked for: these seconds at 60 frames a second, and more."""
 
 FRESH_S = 5.0
 """Sources that come one after the other, as after a rebalance, are served by one look at the topic."""
@@ -138,24 +145,37 @@ class TopicRecall:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._read_at_s = float("-inf")
-        self._last_words: dict[tuple[str, int], dict[str, Appearance]] = {}
+        self._sent: dict[str, deque[Delivery]] = {}
 
     def __call__(self, info: FrameInfo) -> Iterable[Appearance]:
         """See `Recall`."""
         if time.monotonic() - self._read_at_s > FRESH_S:
-            self._last_words = self._read()
+            self._read()
             self._read_at_s = time.monotonic()
-        return self._last_words.get((info.source_id, info.generation), {}).values()
+        last_words: dict[str, Appearance] = {}
+        newest_ns = 0
+        # To read the topic takes little, to open what is in it takes long: no more of it than is needed, and once.
+        for texts in map(_opened, reversed(self._sent.pop(info.key, ()))):
+            if texts is None or texts.info.generation != info.generation:
+                continue
+            newest_ns = max(newest_ns, texts.info.captured_at_ns)
+            if newest_ns - texts.info.captured_at_ns > SPOKEN_OF_S * 1e9:
+                break
+            for appearance in texts.appearances:
+                last_words.setdefault(appearance.track_id, appearance)
+        return last_words.values()
 
-    def _read(self) -> dict[tuple[str, int], dict[str, Appearance]]:
-        said: dict[tuple[str, int], dict[str, Appearance]] = {}
+    def _read(self) -> None:
+        self._sent = {}
         since_ns = time.time_ns() - round((LONGEST_GAP_S + MARGIN_S) * 1e9)
         for delivery in self._transport.recent(TEXTS, since_ns):
-            try:
-                texts = delivery.open()
-            except MalformedRecordError:
-                continue  # the indexer sets it aside
-            for appearance in texts.appearances if isinstance(texts, Texts) else ():
-                known = said.setdefault((appearance.source_id, appearance.generation), {})
-                known[appearance.track_id] = appearance
-        return said
+            self._sent.setdefault(delivery.raw().key, deque(maxlen=MOST_RECORDS)).append(delivery)
+
+
+def _opened(delivery: Delivery) -> Texts | None:
+    """A record's texts; nothing of one that cannot be read, which the indexer sets aside."""
+    try:
+        message = delivery.open()
+    except MalformedRecordError:
+        return None
+    return message if isinstance(message, Texts) else None

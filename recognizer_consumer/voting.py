@@ -185,8 +185,7 @@ class Ballot:
     ) -> str:
         """Let a text go on that is in view again, or under a new name; the track that a line is counted for."""
         if source.lost is None:
-            # Segments are read side by side: what is known of the one before is of another time.
-            source.lost = Lost(self._recall(info) if info.segment is None else (), info)
+            source.lost = Lost(self._recall(info) if _may_go_on(source.first) else (), info)
         last_words = source.lost.take_track(track_id, info)
         known: str | None = None
         if last_words is None and line.fresh:
@@ -241,6 +240,16 @@ class Ballot:
             if appearance.closed:
                 self._told_of.discard(appearance.track_id)
         return tuple(told)
+
+
+def _may_go_on(first: FrameInfo) -> bool:
+    """Whether anything is known of the time before a source's first frame.
+
+    Nothing is before a file's beginning. Segments are read side by side: what is known of the one before is of another
+    time.
+    """
+    begins = first.media_time_ms is not None and first.media_time_ms < GONE_AFTER_S * 1000
+    return first.segment is None and not begins
 
 
 def _out_of_view(source: _Source, in_view: Collection[str | None]) -> dict[str, list[str]]:

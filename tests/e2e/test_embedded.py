@@ -18,7 +18,7 @@ from ocrstream.storage.embedded import EmbeddedStore
 from tests.documents import frame
 from tests.e2e.commands import json_lines, ocrstream, running, until
 from tests.e2e.videos import write_video
-from tests.services.rtsp import RtspCamera
+from tests.services.rtsp import AS_A_CAMERA, RtspCamera
 
 ENGINES = ("--detector", "blocks", "--recognizer", "plain", "--read", "all")
 
@@ -81,9 +81,7 @@ def test_a_camera_that_goes_off_and_on_again_is_read_on(
     tmp_path: Path, make_rtsp_camera: Callable[..., RtspCamera]
 ) -> None:
     clip, data = tmp_path / "clip.h264", tmp_path / "data"
-    # As an IP camera sends it: no frames out of order, and none in several slices.
-    options = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "sliced-threads=0"}
-    write_video(clip, pictures(60), fps=15, codec="libx264", options=options)
+    write_video(clip, pictures(60), fps=15, codec="libx264", options=AS_A_CAMERA)
     camera = make_rtsp_camera(clip=clip)
     with running("run", f"hall={camera.url}", "--no-serve", "--data", data, *ENGINES) as run:
 

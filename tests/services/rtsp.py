@@ -15,6 +15,9 @@ SYSTEM_PYTHON = Path("/usr/bin/python3")
 FPS = 15
 SIZE_WH = (640, 360)
 
+AS_A_CAMERA = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "sliced-threads=0"}
+"""Options of libx264: no frames out of order, and none in several slices, each of which GStreamer sends as a frame."""
+
 
 class RtspCamera:
     """A camera that can be switched off and on again; always at the same address.
@@ -64,9 +67,7 @@ class RtspCamera:
 def rtsp_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four seconds of the demo as raw H.264."""
     path = tmp_path_factory.mktemp("rtsp") / "clip.h264"
-    # No frames out of order, and none in several slices: GStreamer sends each slice as a frame of its own.
-    options = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "sliced-threads=0"}
-    write_clip(path, 4, fps=FPS, size_wh=SIZE_WH, options=options)
+    write_clip(path, 4, fps=FPS, size_wh=SIZE_WH, options=AS_A_CAMERA)
     return path
 
 

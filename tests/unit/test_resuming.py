@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ocrstream.geometry import Polygon, box_polygon
 from ocrstream.messages import TEXTS, Appearance, FrameInfo, RawRecord, Region, Texts, make_frame_id
@@ -23,9 +24,9 @@ BOARD = box_polygon(40.0, 200.0, 300.0, 244.0)
 NOW_S = 1_800_000_000.0
 
 
-def at(second: float, *, segment: int | None = None) -> FrameInfo:
+def at(second: float, **changes: Any) -> FrameInfo:
     at_ns = round((NOW_S + second) * 1e9)
-    return FrameInfo("hall", make_frame_id("hall", at_ns), at_ns, 640, 360, live=True, segment=segment)
+    return replace(FrameInfo("hall", make_frame_id("hall", at_ns), at_ns, 640, 360, live=True), **changes)
 
 
 def seen(track_id: str, text: str = "", *, where: Polygon = SIGN, sure: float = 0.95) -> Sighting:
@@ -178,21 +179,25 @@ def test_a_text_that_changed_just_before_goes_on_as_the_later_one() -> None:
     ]
 
 
-def test_segments_are_read_side_by_side_and_know_nothing_of_each_other() -> None:
+def test_it_is_asked_what_was_in_view_where_somebody_can_know() -> None:
     asked = []
 
     def recall(info: FrameInfo) -> list[Appearance]:
         asked.append(info)
         return []
 
-    ballot = Ballot(recall=recall)
-    ballot.count(at(0, segment=3), (seen("t1", "GATE B12"),))
-    # Nor does anybody ask for a picture in which nothing is followed.
-    ballot.count(at(1), (Sighting(Region(0, SIGN, 0.9), "GATE B12", 0.9),))
-    assert asked == []
-    ballot = Ballot(recall=recall)
-    ballot.count(at(1), (seen("t1", "GATE B12"),))
-    assert len(asked) == 1
+    def asks(info: FrameInfo, line: Sighting) -> bool:
+        asked.clear()
+        Ballot(recall=recall).count(info, (line,))
+        return bool(asked)
+
+    line = seen("t1", "GATE B12")
+    assert asks(at(0), line)
+    assert asks(at(0, media_time_ms=60_000.0), line)
+    # Segments are read side by side.
+    assert not asks(at(0, media_time_ms=60_000.0, segment=3), line)
+    assert not asks(at(0, media_time_ms=40.0), line), "a file's beginning"
+    assert not asks(at(0), Sighting(Region(0, SIGN, 0.9), "GATE B12", 0.9)), "nothing is followed there"
 
 
 def said(second: float, text: str, *, generation: int = 1) -> Texts:
@@ -222,6 +227,6 @@ def test_a_topic_recalls_what_was_said_last() -> None:
     transport.publish(TEXTS, RawRecord(damaged.key, b"nonsense", damaged.headers, damaged.timestamp_ms))
     recall = TopicRecall(transport)
     assert [(each.text, each.readings) for each in recall(at(now_s))] == [("GATE B12", 7)]
-    assert [each.text for each in recall(replace(at(now_s), generation=2))] == ["Exit"]
+    assert [each.text for each in TopicRecall(transport)(replace(at(now_s), generation=2))] == ["Exit"]
     assert list(recall(replace(at(now_s), source_id="street"))) == []
     transport.close()
