@@ -98,7 +98,7 @@ class Watch:
         self._examine_wait_s = EXAMINE_AFTER_S
         self._in_sight_then: set[str] = set()
         self._has_time = True
-        self._looked_at_ns = self._kept_at_ns = self._told_at_ns = 0
+        self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
         self._told: dict[str, Polygon] = {}
 
     def see(
@@ -123,6 +123,8 @@ class Watch:
             motion = self._motion.estimate(before.small, greys.small)
         else:
             motion = None
+        if self._info is None:
+            self._followed_since_ns = info.captured_at_ns
         self._before, self._info, self._has_time = greys, info, has_time
         step = _Step(greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
         known = self._tracker.advance(_KEY, *step)
@@ -212,7 +214,7 @@ class Watch:
         # What is there is known only when the detector has answered.
         is_kept = keep or bool(wanted) or (is_due and self._asked is None)
         if not is_kept and not self._has_news_of_places(in_sight):
-            return Crops(info, detector.info, (), is_kept=False, is_whole=False, picture=shown)
+            return self._crops(detector, (), shown, is_kept=False)
         self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
         if is_kept:
             self._kept_at_ns = at_ns
@@ -220,7 +222,11 @@ class Watch:
             self._crop(number, track, wanted.get(track.track_id), shown, detector.margin)
             for number, track in enumerate(in_sight)
         )
-        return Crops(info, detector.info, crops, is_kept, is_whole=False, picture=shown)
+        return self._crops(detector, crops, shown, is_kept=is_kept)
+
+    def _crops(self, detector: Detector, crops: tuple[Crop, ...], shown: Picture, *, is_kept: bool) -> Crops:
+        assert self._info is not None
+        return Crops(self._info, detector.info, crops, is_kept, False, self._followed_since_ns, shown)
 
     def _without_overlays(
         self, overlays: Overlays, step: _Step, known: list[Followed], size_wh: tuple[int, int]

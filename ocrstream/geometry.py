@@ -7,6 +7,7 @@ own top-left corner, so that its first edge is the top of the letters, also wher
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,9 +74,21 @@ def grown_polygon(polygon: Polygon, along_px: float, across_px: float) -> Polygo
     return to_polygon(corners + signs[:, :1] * along_px * along + signs[:, 1:] * across_px * down)
 
 
-def polygon_between(a: Polygon, b: Polygon, share: float) -> Polygon:
-    """The polygon that lies so far on the straight way from one to another, 0 to 1."""
-    p, q, r, s = ((x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for (x0, y0), (x1, y1) in zip(a, b, strict=True))
+def polygon_at(path: Sequence[tuple[float, Polygon]], at_ms: float) -> Polygon:
+    """Where a line is at a time.
+
+    Args:
+        path: `(time in ms, polygon)`, by time, at least one; straight between two, and standing still outside.
+        at_ms: the time.
+    """
+    after = bisect_right(path, at_ms, key=lambda entry: entry[0])
+    if after in (0, len(path)):
+        return path[min(after, len(path) - 1)][1]
+    (begin_ms, begin), (end_ms, end) = path[after - 1], path[after]
+    share = (at_ms - begin_ms) / (end_ms - begin_ms)
+    p, q, r, s = (
+        (x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for (x0, y0), (x1, y1) in zip(begin, end, strict=True)
+    )
     return p, q, r, s
 
 

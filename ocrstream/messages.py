@@ -185,6 +185,8 @@ class Crops:
         crops: the lines.
         is_kept: whether a document is made of the frame; of others only where known lines are is told.
         is_whole: whether all of its lines are to be read, so that a newer frame can stand in for it.
+        followed_since_ns: capture time of the first frame from which this detector has followed the source's lines;
+            another one names them anew. 0 where nothing is followed.
         picture: the whole frame's; it stays in the process and is never sent over Kafka.
     """
 
@@ -193,6 +195,7 @@ class Crops:
     crops: tuple[Crop, ...]
     is_kept: bool = True
     is_whole: bool = True
+    followed_since_ns: int = 0
     picture: Picture | None = field(default=None, compare=False)
 
 

@@ -247,6 +247,7 @@ def _encode_crops(message: Crops) -> tuple[str, dict[str, Any], bytes | None]:
         "crops": [_crop_meta(crop, mine) for crop, mine in zip(message.crops, images, strict=True)],
         "kept": message.is_kept,
         "whole": message.is_whole,
+        "followed_since_ns": message.followed_since_ns,
     }
     return "crops/1", meta, b"".join(image for mine in images for image in mine)
 
@@ -354,7 +355,8 @@ def _decode_crops(fields: Fields, record: RawRecord | None) -> Crops:
         crops.append(Crop(region, tuple(pictures), item.share("view"), item.flag("changed")))
     if start != len(record.value):
         raise ValueError(f"{len(record.value) - start} bytes follow the last crop's image")
-    return Crops(info, detector, tuple(crops), fields.flag("kept"), fields.flag("whole"))
+    since_ns = fields.whole("followed_since_ns")
+    return Crops(info, detector, tuple(crops), fields.flag("kept"), fields.flag("whole"), since_ns)
 
 
 def _decode_texts(fields: Fields, record: RawRecord | None) -> Texts:  # noqa: ARG001 the decoders' common form

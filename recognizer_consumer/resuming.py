@@ -12,16 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from ocrstream.errors import MalformedRecordError
 from ocrstream.folding import are_alike, folded_text
-from ocrstream.geometry import Polygon, polygon_size_wh
+from ocrstream.geometry import Polygon, polygon_at, polygon_size_wh
 from ocrstream.messages import GONE_AFTER_S, SURE, TEXTS, Appearance, FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.superseding import track_of
 from ocrstream.transport import Delivery, Transport
 from recognizer_consumer.appearing import Sighting
+from recognizer_consumer.likeness import is_part, is_unlike
 
 Recall = Callable[[FrameInfo], Iterable[Appearance]]
 """What was said last of the texts of a frame's source and generation; older ones than `LONGEST_GAP_S` may be missing.
@@ -40,9 +40,6 @@ SAME_PLACE = 1.0
 SAME_SIZE = 1.5
 """And if neither is so many times as high or as long as the other."""
 
-UNLIKE = 0.5
-"""Texts whose edit distance is a larger share of the longer one are different texts and not one text misread."""
-
 MARGIN_S = 30.0
 """How long a record may be on its way to the topic after its frame was taken."""
 
@@ -51,6 +48,9 @@ SPOKEN_OF_S = GONE_AFTER_S + 2.0
 
 MOST_RECORDS = 300
 """Of a source so many records are kept until it is asked for: these seconds at 60 frames a second, and more."""
+
+OVERLAP_S = 5.0
+"""So much of a file may be read again where it goes on."""
 
 FRESH_S = 5.0
 """Sources that come one after the other, as after a rebalance, are served by one look at the topic."""
@@ -65,11 +65,13 @@ class Lost:
     """
 
     def __init__(self, last_words: Iterable[Appearance], info: FrameInfo) -> None:
-        before = [each for each in last_words if each.last_at_ns < info.captured_at_ns]
+        # A file goes on behind the last frame that is stored, and its texts had been followed beyond that.
+        latest_ns = info.captured_at_ns + round(OVERLAP_S * 1e9)
+        before = [each for each in last_words if each.first_at_ns <= latest_ns]
         newest_ns = max((each.last_at_ns for each in before), default=0)
-        until_ns = max(newest_ns - round(GONE_AFTER_S * 1e9), info.captured_at_ns - round(LONGEST_GAP_S * 1e9))
+        since_ns = max(newest_ns - round(GONE_AFTER_S * 1e9), info.captured_at_ns - round(LONGEST_GAP_S * 1e9))
         # Of two texts of one track the later one was in view.
-        in_view = sorted((each for each in before if each.last_at_ns >= until_ns), key=lambda each: each.last_at_ns)
+        in_view = sorted((each for each in before if each.last_at_ns >= since_ns), key=lambda each: each.last_at_ns)
         self._by_track = {track_of(each): each for each in in_view}
         self._until_ns = newest_ns + round(LONGEST_GAP_S * 1e9)
 
@@ -80,36 +82,49 @@ class Lost:
         return self._by_track.pop(track_id, None)
 
     def take_like(self, line: Sighting, info: FrameInfo) -> Appearance | None:
-        """What was in view where a line stands and said the same, or what an unsure reading may well be; once."""
+        """What was in view where a line stands and said the same, or what the line may well be read as; once."""
         there = [
-            each for each in self._by_track.values() if _may_be(line, each.text) and stands_at(each.path[-1][1], line)
+            (distance_px, track_id)
+            for track_id, each in self._by_track.items()
+            if (distance_px := _distance_px(each, line, info)) is not None
         ]
-        found = min(there, key=lambda each: _distance_px(each.path[-1][1], line), default=None)
-        return None if found is None else self.take_track(track_of(found), info)
+        return self.take_track(min(there)[1], info) if there else None
 
 
 def stands_at(polygon: Polygon, line: Sighting) -> bool:
     """Whether a line stands in a place, as far as a camera that shakes tells."""
-    (old_width, old_height), (width, height) = polygon_size_wh(polygon), polygon_size_wh(line.region.polygon)
-    ratios = max(height, 1.0) / max(old_height, 1.0), max(width, 1.0) / max(old_width, 1.0)
-    if max(*ratios, *(1 / ratio for ratio in ratios)) >= SAME_SIZE:
-        return False
-    return _distance_px(polygon, line) <= SAME_PLACE * max(height, old_height)
+    width, old_width = (max(polygon_size_wh(each)[0], 1.0) for each in (line.region.polygon, polygon))
+    is_as_long = 1 / SAME_SIZE < width / old_width < SAME_SIZE
+    return is_as_long and _shift_px(polygon, line, _MIDDLE) is not None
 
 
-def _distance_px(polygon: Polygon, line: Sighting) -> float:
-    """Between the middles."""
-    here, there = (np.mean(points, axis=0) for points in (polygon, line.region.polygon))
-    return float(np.linalg.norm(here - there))
+def _distance_px(appearance: Appearance, line: Sighting, info: FrameInfo) -> float | None:
+    """How far a line is from where a text stood that it may be; None where it cannot be that."""
+    polygon = polygon_at(appearance.path, info.at_ms)
+    short, long = sorted((folded_text(line.text), folded_text(appearance.text)), key=len)
+    if 3 <= len(short) < len(long) and is_part(short, long):
+        # More of a line is read that comes in, or less of one that leaves: one of its ends is where it was.
+        found = [shift for end in _ENDS if (shift := _shift_px(polygon, line, end)) is not None]
+        return min(found, default=None)
+    is_alike = are_alike(line.text, appearance.text)
+    if not is_alike and (line.confidence >= SURE or is_unlike(line.text, appearance.text)):
+        return None
+    return _shift_px(polygon, line, _MIDDLE) if stands_at(polygon, line) else None
 
 
-def is_unlike(text: str, other: str) -> bool:
-    """Whether two texts are different ones, rather than one misread."""
-    return Levenshtein.normalized_distance(folded_text(text), folded_text(other)) > UNLIKE
+_MIDDLE = (0, 1, 2, 3)
+_ENDS = ((0, 3), (1, 2))
+"""The corners of a polygon between which its middle is, and those of its left and right end."""
 
 
-def _may_be(line: Sighting, text: str) -> bool:
-    return are_alike(line.text, text) or (line.confidence < SURE and not is_unlike(line.text, text))
+def _shift_px(polygon: Polygon, line: Sighting, corners: Sequence[int]) -> float | None:
+    """How far the middle of these corners is from where it was; None where that is too far, or the height another."""
+    height, old_height = (max(polygon_size_wh(each)[1], 1.0) for each in (line.region.polygon, polygon))
+    if not 1 / SAME_SIZE < height / old_height < SAME_SIZE:
+        return None
+    here, there = (np.mean([each[corner] for corner in corners], axis=0) for each in (line.region.polygon, polygon))
+    shift_px = float(np.linalg.norm(here - there))
+    return shift_px if shift_px <= SAME_PLACE * max(height, old_height) else None
 
 
 def nothing_is_known(info: FrameInfo) -> Sequence[Appearance]:
@@ -130,8 +145,8 @@ class StoreRecall:
 
     def __call__(self, info: FrameInfo) -> Iterable[Appearance]:
         """See `Recall`."""
-        since_ns = info.captured_at_ns - round(LONGEST_GAP_S * 1e9)
-        found = self._store.appearances(Filter((info.source_id,), since_ns, info.captured_at_ns))
+        since_ns, until_ns = (info.captured_at_ns + round(s * 1e9) for s in (-LONGEST_GAP_S, OVERLAP_S))
+        found = self._store.appearances(Filter((info.source_id,), since_ns, until_ns))
         return [each for each in found if each.generation == info.generation]
 
 

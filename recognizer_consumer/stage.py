@@ -135,7 +135,8 @@ class RecognizerStage:
         return sighting, line
 
     def _texts(self, crops: Crops, recognizer: EngineInfo, read: Sequence[tuple[Sighting, Text | None]]) -> Texts:
-        appearances = self._ballot.count(crops.info, [sighting for sighting, _ in read], recognizer.name)
+        sightings = [sighting for sighting, _ in read]
+        appearances = self._ballot.count(crops.info, sightings, recognizer.name, crops.followed_since_ns)
         lines = [line and replace(line, region=self._ballot.known(crops.info, line.region)) for _, line in read]
         if not crops.is_whole:
             # All that was read of a text says it better than this frame alone; where all of it was read, that is all.

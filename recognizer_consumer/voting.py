@@ -43,7 +43,8 @@ from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region
 from ocrstream.storage.superseding import track_of
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting, are_steady
 from recognizer_consumer.calibration import Calibration, calibration_of
-from recognizer_consumer.resuming import Lost, Recall, is_unlike, nothing_is_known, stands_at
+from recognizer_consumer.likeness import is_part, is_unlike, lacks_letters
+from recognizer_consumer.resuming import Lost, Recall, nothing_is_known, stands_at
 
 REFRESH_S = 1.0
 HELD_S = 0.2
@@ -61,11 +62,9 @@ BETTER_VIEW = 1.25
 STRETCH = 1.15
 """Where a place's proportions change more than so, it shows more of a line, or less, than before."""
 
-PART_OFF = 0.2
-"""A part of a text is it up to so many edits a character."""
-
 HIDDEN = 2
-"""So many letters less are read of a line of which something hides a part; one less may be a text that has changed."""
+"""So many characters less are read of a line of which something hides a part; one less may be a text that has changed,
+unless it is a letter of a longer text."""
 
 KNOWN_S = 1.0
 """What was read of a line for so long was all there was of it."""
@@ -86,6 +85,7 @@ class _Source:
         calibration: the engine's.
         patterns: its formats.
         lost: what was in view before; None until there is a line that may be it.
+        followed_since_ns: since when the same detector has followed its lines, as in `Crops`.
         votes: its open appearances by track.
         unread: where tracks were seen of which nothing is read yet.
         known_as: tracks that go on under another track's name.
@@ -96,6 +96,7 @@ class _Source:
     calibration: Calibration
     patterns: tuple[Pattern, ...]
     lost: Lost | None
+    followed_since_ns: int
     votes: dict[str, OpenAppearance] = field(default_factory=dict)
     unread: dict[str, Trail] = field(default_factory=dict)
     known_as: dict[str, str] = field(default_factory=dict)
@@ -122,7 +123,9 @@ class Ballot:
         self._recall = recall
         self._told_of: set[str] = set()
 
-    def count(self, info: FrameInfo, lines: Sequence[Sighting | Text], engine: str = "") -> tuple[Appearance, ...]:
+    def count(
+        self, info: FrameInfo, lines: Sequence[Sighting | Text], engine: str = "", followed_since_ns: int = 0
+    ) -> tuple[Appearance, ...]:
         """Count a frame's lines; the appearances that there is something new to say of.
 
         A frame older than the last one (delivered again, out of order) is counted too: a vote more changes little.
@@ -132,6 +135,8 @@ class Ballot:
             lines: what was read or seen in it; a `Text` is a reading from a view that nobody judged. Lines without a
                 track, and lines seen *as last read* of a track of which nothing was read, are passed over.
             engine: the name of the recogniser that has read a source's first frame, and so all of this generation.
+            followed_since_ns: as in `Crops`. Another detector knows nothing of the lines before it, and may need a
+                while to find them again.
 
         Raises:
             TransientError: the source is new, and what was in view before cannot be had now.
@@ -139,14 +144,17 @@ class Ballot:
         key = info.key, info.generation
         news: list[Appearance] = []
         lost: Lost | None = None
-        if key in self._open and _is_gone(info, self._open[key].last.captured_at_ns):
+        known = self._open.get(key)
+        if known is not None and (
+            _is_gone(info, known.last.captured_at_ns) or known.followed_since_ns != followed_since_ns
+        ):
             closed = self.close(*key)
             news += closed
             lost = Lost(closed, info)
         source = self._open.get(key)
         if source is None:
             calibration, patterns = calibration_of(engine), of_source(self._formats, info.source_id)
-            self._open[key] = source = _Source(info, info, calibration, patterns, lost)
+            self._open[key] = source = _Source(info, info, calibration, patterns, lost, followed_since_ns)
         source.last = info
         news += self._count_all(source, info, lines)
         news += _told(source.votes, info)
@@ -192,10 +200,16 @@ class Ballot:
             for other in out_of_view.get(folded_text(line.text), ()):
                 if other not in source.known_as.values() and stands_at(source.votes[other].trail.polygon, line):
                     known = other
-            last_words = None if known else source.lost.take_like(line, info)
+            if known is None:
+                # It may have moved on since it came into view again.
+                trail = source.unread.get(track_id) or Trail.begin(info, line.region.polygon)
+                seen_first = replace(line, region=replace(line.region, polygon=trail.path[0][1]))
+                last_words = source.lost.take_like(seen_first, trail.first)
         if last_words is not None and track_of(last_words) not in source.votes:
             known = track_of(last_words)
-            source.votes[known] = OpenAppearance.resumed(last_words, info, source.calibration, source.patterns)
+            source.votes[known] = vote = OpenAppearance.resumed(last_words, info, source.calibration, source.patterns)
+            if _is_at_edge(info, last_words.path[-1][1]):
+                vote.touch_edge()
             self._told_of.add(last_words.track_id)
         if known is None or known == track_id:
             return track_id
@@ -426,11 +440,12 @@ class Growth(Enum):
 def _growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
     """Whether a reading shows more or less of the same text than the last one that counts.
 
-    A word comes into view, or a line leaves or is hidden in part: then its place is longer or shorter in proportion to
-    its height, and what is read is the beginning or the end of what was read before, or goes on with that. Where
-    something hides a part of a line its place may be known to be as long as before. A line that the frame's edge has
-    cut off may grow by little. What was read of any other for some time was all of it: what is longer then is another
-    text (a price, a counter), and so is a line that grows by a word, as that word was not there before.
+    A word comes into view, or a line leaves or is hidden in part: then its place is longer or shorter in proportion
+    to its height, and what is read is the beginning or the end of what was read before, or goes on with that. Where
+    something hides a part of a line, a word's middle too, its place may be known to be as long as before. A line
+    that the frame's edge has cut off may grow by little. What was read of any other for some time was all of it:
+    what is longer then is another text (a price, a counter), and so is a line that grows by a word, as that word
+    was not there before.
     """
     assert vote.before is not None
     stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
@@ -438,20 +453,14 @@ def _growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
     if stretch > 1 / STRETCH and len(now) > len(before):
         if vote.is_torn:
             # The letter at the cut is read as what is left of it.
-            return Growth.MORE if _is_part(before, now, torn=1) else Growth.AS_MUCH
+            return Growth.MORE if is_part(before, now, torn=1) else Growth.AS_MUCH
         is_known = vote.is_settled and info.captured_at_ns - vote.trail.first.captured_at_ns >= KNOWN_S * 1e9
         grows = stretch >= STRETCH and not is_known and now.count(" ") == before.count(" ")
-        return Growth.MORE if grows and _is_part(before, now) else Growth.AS_MUCH
+        return Growth.MORE if grows and is_part(before, now) else Growth.AS_MUCH
     least = 1 if stretch <= 1 / STRETCH else HIDDEN
-    is_less = stretch < STRETCH and len(before) - len(now) >= least and _is_part(now, before)
-    return Growth.LESS if is_less else Growth.AS_MUCH
-
-
-def _is_part(short: str, long: str, torn: int = 0) -> bool:
-    """Whether a text is another one's beginning or end, whatever so many letters say at the side where it goes on."""
-    length = max(len(short) - torn, 0)
-    parts = (short[:length], long[:length]), (short[len(short) - length :], long[len(long) - length :])
-    return min(Levenshtein.distance(*part) for part in parts) <= PART_OFF * len(short)
+    is_less = len(before) - len(now) >= least and is_part(now, before)
+    is_less = is_less or lacks_letters(line.text, vote.winner().text)
+    return Growth.LESS if is_less and stretch < STRETCH else Growth.AS_MUCH
 
 
 def _is_at_edge(info: FrameInfo, polygon: Polygon) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ocrstream.geometry import Polygon, polygon_between
+from ocrstream.geometry import Polygon, polygon_at
 from ocrstream.messages import Appearance, FrameInfo
 from ocrstream.storage import DocumentStore, Filter
 
@@ -39,13 +39,7 @@ class Sighting:
 
     def polygon_at(self, at_ms: float) -> Polygon:
         """Where the text is at a time; before and after the path it stands still."""
-        at = bisect_right(self.path, at_ms, key=lambda entry: entry[0])
-        if at == 0:
-            return self.path[0][1]
-        if at == len(self.path):
-            return self.path[-1][1]
-        (before_ms, before), (after_ms, after) = self.path[at - 1], self.path[at]
-        return polygon_between(before, after, (at_ms - before_ms) / (after_ms - before_ms))
+        return polygon_at(self.path, at_ms)
 
 
 @dataclass(frozen=True, slots=True)

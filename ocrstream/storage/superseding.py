@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ocrstream.geometry import Polygon, polygon_between
+from ocrstream.geometry import Polygon, polygon_at
 from ocrstream.messages import FIRST_READING, GONE_AFTER_S, Appearance, FrameInfo
 
 GONE_AFTER_NS = round(GONE_AFTER_S * 1e9)
@@ -222,16 +222,8 @@ def _path_within(
 ) -> tuple[tuple[float, Polygon], ...]:
     if not path:
         return ()
-    first = (first_ms, _place_at(path, first_ms))
+    first = (first_ms, polygon_at(path, first_ms))
     if last_ms <= first_ms:
         return (first,)
     between = (entry for entry in path if first_ms < entry[0] < last_ms)
-    return (first, *between, (last_ms, _place_at(path, last_ms)))
-
-
-def _place_at(path: tuple[tuple[float, Polygon], ...], at_ms: float) -> Polygon:
-    before = max((entry for entry in path if entry[0] <= at_ms), key=lambda entry: entry[0], default=path[0])
-    after = min((entry for entry in path if entry[0] >= at_ms), key=lambda entry: entry[0], default=path[-1])
-    if after[0] <= before[0]:
-        return before[1]
-    return polygon_between(before[1], after[1], (at_ms - before[0]) / (after[0] - before[0]))
+    return (first, *between, (last_ms, polygon_at(path, last_ms)))

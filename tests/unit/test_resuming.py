@@ -45,15 +45,15 @@ class Watching:
     def start_again(self) -> None:
         self.ballot = Ballot(recall=self._recall)
 
-    def show(self, start_s: float, *frames: tuple[Sighting, ...]) -> None:
+    def show(self, start_s: float, *frames: tuple[Sighting, ...], since_ns: int = 0) -> None:
         """Ten frames a second."""
         for number, lines in enumerate(frames):
-            self._hear(self.ballot.count(at(start_s + number / 10), lines, "crnn"))
+            self.hear(self.ballot.count(at(start_s + number / 10), lines, "crnn", since_ns))
 
     def end(self) -> None:
-        self._hear(self.ballot.close("hall", 1))
+        self.hear(self.ballot.close("hall", 1))
 
-    def _hear(self, news: tuple[Appearance, ...]) -> None:
+    def hear(self, news: tuple[Appearance, ...]) -> None:
         self.last_words.update((appearance.track_id, appearance) for appearance in news)
 
     def spans(self) -> list[tuple[str, str, float, float]]:
@@ -177,6 +177,45 @@ def test_a_text_that_changed_just_before_goes_on_as_the_later_one() -> None:
         ("GATE B12", 0.0, 0.5),
         ("GATE C40", 0.6, 10.1),
     ]
+
+
+def test_a_file_that_goes_on_reads_some_of_it_again() -> None:
+    def of_file(second: float) -> FrameInfo:
+        return at(second, live=False, media_time_ms=second * 1000)
+
+    watching = Watching()
+    for tenth in range(48):
+        watching.hear(watching.ballot.count(of_file(10 + tenth / 10), (seen("t1", "GATE B12" if not tenth else ""),)))
+    # What came into view in those last frames, too.
+    watching.hear(watching.ballot.count(of_file(14.6), (seen("t1"), seen("t2", "Exit", where=BOARD))))
+    watching.start_again()
+    for tenth in range(20):
+        text, other = ("GATE B12", "Exit") if not tenth else ("", "")
+        lines = (seen("n1", text), seen("n2", other, where=BOARD))
+        watching.hear(watching.ballot.count(of_file(14.2 + tenth / 10), lines))
+    spans = {text: (track_id, first_s, last_s) for track_id, text, first_s, last_s in watching.spans()}
+    assert spans == {"GATE B12": ("t1", 10.0, 16.1), "Exit": ("t2", 14.6, 16.1)}
+
+
+def test_another_detector_needs_a_while_to_find_the_lines_again() -> None:
+    watching = Watching(nothing_is_known)
+    watching.show(0, (seen("t1", "GATE B12"),), since_ns=1)
+    # Frames come all the time, and for longer than a text may be lost there is nothing in them.
+    watching.show(0.2, *[()] * 30, (seen("n1", "GATE B12"),), since_ns=2)
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 3.2)]
+
+
+def test_of_a_line_that_comes_in_more_is_read_afterwards() -> None:
+    def ticker(left: float, right: float) -> Polygon:
+        return box_polygon(left, 30.0, right, 74.0)
+
+    watching = Watching()
+    watching.show(0, (seen("t1", "STORM WARNING FOR", where=ticker(340.0, 640.0)),))
+    watching.start_again()
+    # It is not read before more of it has come in.
+    unread = seen("n1", where=ticker(330.0, 640.0))
+    watching.show(0.1, (unread,), (seen("n1", "STORM WARNING FOR THE COAST", where=ticker(130.0, 620.0)),))
+    assert watching.spans() == [("t1", "STORM WARNING FOR THE COAST", 0.0, 0.2)]
 
 
 def test_it_is_asked_what_was_in_view_where_somebody_can_know() -> None:

@@ -9,6 +9,7 @@ import regex
 from ocrstream.geometry import box_polygon
 from ocrstream.messages import Appearance, FrameInfo, Region, Text, Word, make_frame_id
 from recognizer_consumer.appearing import LONGEST_PATH, Sighting
+from recognizer_consumer.likeness import lacks_letters
 from recognizer_consumer.voting import MOST_OPEN, Ballot
 
 SECOND_NS = 1_000_000_000
@@ -408,6 +409,36 @@ def test_a_format_of_the_source_is_preferred() -> None:
     place = Place({"ha*": [regex.compile(r"[A-Z]\d\d")], "street": [regex.compile(r"\d+")]})
     place.read(1.0, "BlO")
     assert [appearance.text for appearance in place.told()] == ["B10"]
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "hides"),
+    [
+        ("TATION ROAD", "STATION ROAD", True),
+        ("EXIT WT", "EXIT WEST", True),
+        ("EXIT WE", "Exit West", True),
+        ("STATION", "STATION ROAD", False),
+        ("B12", "AB12", False),
+        ("Gate 15", "Gate 1205", False),
+        ("EXIT WEST", "EXIT WEST", False),
+        ("EXIT WEST", "EXIT WT", False),
+        ("EXIT EAST", "EXIT NORTH EASTERN", False),
+    ],
+)
+def test_letters_that_something_hides_are_told_from_another_text(text: str, whole: str, hides: bool) -> None:
+    assert lacks_letters(text, whole) is hides
+
+
+def test_somebody_who_walks_by_makes_no_other_text_of_a_sign() -> None:
+    readings = ["STATION ROAD", "STATION ROAD", "TATION ROAD", "ATION ROAD", "STATI ROAD", "STATION RO", "STATION ROAD"]
+    ballot = Ballot()
+    last: dict[str, Appearance] = {}
+    for number, text in enumerate(readings):
+        last |= {told.track_id: told for told in ballot.count(at(1 + number * 0.3), (Text(REGION, text, 0.95),))}
+    last |= {told.track_id: told for told in ballot.close("hall", 1)}
+    ((text, count, last_ns),) = [(told.text, told.readings, told.last_at_ns) for told in last.values()]
+    assert (text, count) == ("STATION ROAD", 3), "what is left of it is no vote"
+    assert last_ns == at(1 + 6 * 0.3).captured_at_ns
 
 
 def test_a_source_with_ever_new_lines_takes_no_more_room() -> None:
