@@ -130,19 +130,21 @@ class DetectorStage:
     def handle(self, frames: Sequence[Frame]) -> list[Crops]:
         """One `Crops` a frame, in the frames' order.
 
+        Before it comes another one of the frame before, where there is more to say of that now.
+
         Raises:
             MalformedRecordError: a picture cannot be decoded.
             PoisonError: a replay asks for a detector that is not installed.
         """
-        results: dict[int, Crops] = {}
+        results: dict[int, list[Crops]] = {}
         for detector, indices in self._detectors.shared_out(frame.info.detector for frame in frames):
             alone = [index for index in indices if self._is_looked_at_alone(frames[index].info)]
             found = detector.detect([frames[index].picture.array() for index in alone]) if alone else []
             for index, lines in zip(alone, found, strict=True):
-                results[index] = self._crops(frames[index], detector, lines)
+                results[index] = [self._crops(frames[index], detector, lines)]
             for round_ in _rounds([index for index in indices if index not in results], frames):
                 self._follow(round_, frames, detector, results)
-        return [results[index] for index in range(len(frames))]
+        return [crops for index in range(len(frames)) for crops in results[index]]
 
     def finish(self) -> list[Crops]:
         """The last frame of each source, where it was not kept: the next run goes on behind it."""
@@ -150,7 +152,7 @@ class DetectorStage:
         ended = []
         for key, (detector, crops) in self._last.items():
             if not crops.is_kept and crops.picture is not None:
-                ended.append(self._watches[key].tell(detector, crops.picture, keep=True))
+                ended += self._watches[key].tell(detector, crops.picture, keep=True)
         self._last.clear()
         return ended
 
@@ -162,7 +164,7 @@ class DetectorStage:
         indices: Sequence[int],
         frames: Sequence[Frame],
         detector: Detector,
-        results: dict[int, Crops],
+        results: dict[int, list[Crops]],
     ) -> None:
         """Frames of different sources, of which the detector looks together at what has to be looked at."""
         at_once: list[_Question] = []
@@ -191,9 +193,8 @@ class DetectorStage:
             self._job = _Job(aside, self._aside.submit(self._look, detector, aside))
         for index in indices:
             frame = frames[index]
-            crops = self._watch(frame.info).tell(detector, frame.picture)
-            results[index] = crops
-            self._last[frame.info.key, frame.info.generation] = detector, crops
+            results[index] = self._watch(frame.info).tell(detector, frame.picture)
+            self._last[frame.info.key, frame.info.generation] = detector, results[index][-1]
 
     def _examine(self, detector: Detector, questions: Sequence[_Question]) -> None:
         """Let the detector look, and wait for it."""

@@ -18,7 +18,7 @@ by before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from detector_consumer.examining import Examination, frame_box, parts_to_examine
@@ -100,6 +100,8 @@ class Watch:
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
         self._told: dict[str, Polygon] = {}
+        self._ended: set[str] = set()
+        self._in_sight_before: tuple[FrameInfo | None, list[Followed]] = None, []
 
     def see(
         self, info: FrameInfo, shown: Picture, *, has_time: bool = True, may_ask: bool = True
@@ -186,8 +188,8 @@ class Watch:
         assert self._changes is not None
         self._gate.examined(examination.tiles(self._changes))
 
-    def tell(self, detector: Detector, shown: Picture, *, keep: bool = False) -> Crops:
-        """What there is to say of the frame.
+    def tell(self, detector: Detector, shown: Picture, *, keep: bool = False) -> list[Crops]:
+        """What there is to say of the frame, and before that of the one before, where a line was seen there last.
 
         Args:
             detector: what looked at it.
@@ -209,24 +211,44 @@ class Watch:
                 del kept[track_id]
         at_ns = info.captured_at_ns
         since_kept_s = (at_ns - self._kept_at_ns) / 1e9
-        has_gone = bool(self._told.keys() - {track.track_id for track in in_sight})
-        is_due = since_kept_s >= (KEEP_GONE_AFTER_S if has_gone else KEEP_AFTER_S)
+        gone = self._told.keys() - {track.track_id for track in in_sight}
+        changed = {track_id for track_id, each in wanted.items() if each.is_changed}
+        told = self._last_sight((gone | changed) - self._ended, detector, shown)
+        self._ended = gone
+        self._in_sight_before = info, in_sight
+        is_due = since_kept_s >= (KEEP_GONE_AFTER_S if gone else KEEP_AFTER_S)
         # What is there is known only when the detector has answered.
         is_kept = keep or bool(wanted) or (is_due and self._asked is None)
         if not is_kept and not self._has_news_of_places(in_sight):
-            return self._crops(detector, (), shown, is_kept=False)
+            return [*told, Crops(info, detector.info, (), False, False, self._followed_since_ns, shown)]
         self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
         if is_kept:
             self._kept_at_ns = at_ns
         crops = tuple(
-            self._crop(number, track, wanted.get(track.track_id), shown, detector.margin)
+            self._crop(info, number, track, wanted.get(track.track_id), shown, detector.margin)
             for number, track in enumerate(in_sight)
         )
-        return self._crops(detector, crops, shown, is_kept=is_kept)
+        return [*told, Crops(info, detector.info, crops, is_kept, False, self._followed_since_ns, shown)]
 
-    def _crops(self, detector: Detector, crops: tuple[Crop, ...], shown: Picture, *, is_kept: bool) -> Crops:
-        assert self._info is not None
-        return Crops(self._info, detector.info, crops, is_kept, False, self._followed_since_ns, shown)
+    def _last_sight(self, ended: Collection[str], detector: Detector, shown: Picture) -> list[Crops]:
+        """The frame before, where lines that have gone or say something else since were seen there last.
+
+        Where lines are is told so seldom that they would seem to have gone half a second before.
+
+        Args:
+            ended: the tracks.
+            detector: what looked at the frames.
+            shown: a picture of their size.
+        """
+        info, tracks = self._in_sight_before
+        if info is None or not self._told_at_ns < info.captured_at_ns < self._at_ns():
+            return []
+        if not any(track.track_id in ended and track.track_id in self._told for track in tracks):
+            return []
+        lines = tuple(
+            self._crop(info, number, track, None, shown, detector.margin) for number, track in enumerate(tracks)
+        )
+        return [Crops(info, detector.info, lines, False, False, self._followed_since_ns)]
 
     def _without_overlays(
         self, overlays: Overlays, step: _Step, known: list[Followed], size_wh: tuple[int, int]
@@ -323,13 +345,14 @@ class Watch:
                 return True
         return False
 
-    def _crop(self, number: int, track: Followed, wanted: _Wanted | None, shown: Picture, margin: Margin) -> Crop:
-        assert self._info is not None
+    def _crop(
+        self, info: FrameInfo, number: int, track: Followed, wanted: _Wanted | None, shown: Picture, margin: Margin
+    ) -> Crop:
         words: tuple[Polygon, ...] = ()
         if wanted is not None and (found := self._words.get(track.track_id)) is not None:
             words = tuple(carry(found.places, found.line, track.polygon))
         line = TextLine(track.polygon, track.score, words)
-        region = to_region(number, line, self._info, shown.size_wh(), track.track_id)
+        region = to_region(number, line, info, shown.size_wh(), track.track_id)
         if wanted is None:
             return Crop(region, ())
         pictures = tuple(map(Picture.from_array, cut_line(shown.array(), track.polygon, words, margin)))
