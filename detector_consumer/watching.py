@@ -59,10 +59,7 @@ MOVED_SHARE = 0.15
 
 READ_AGAIN_S, READ_SELDOM_S, READ_FACTOR = 0.3, 60.0, 1.5
 """A line that stands still is read again after this time, then after half as much more, and so on: noise differs, and
-a vote needs voices."""
-
-READ_CHANGED_S = 1.0
-"""And so long after its picture has changed, at the latest: what is read once may be a misreading."""
+a vote needs voices. When its picture has changed this begins anew: it may have been read while it was still changing."""
 
 MOST_READ_AGAIN = 3
 """So many lines are read again together at most."""
@@ -325,8 +322,8 @@ class Watch:
 
     def _note_read(self, track_id: str, *, is_changed: bool) -> None:
         read = self._read.get(track_id)
-        longest_s = READ_CHANGED_S if is_changed else READ_SELDOM_S
-        wait_s = READ_AGAIN_S if read is None else min(READ_FACTOR * read.wait_s, longest_s)
+        is_first = read is None or is_changed
+        wait_s = READ_AGAIN_S if is_first else min(READ_FACTOR * read.wait_s, READ_SELDOM_S)
         self._read[track_id] = _Read(self._at_ns(), wait_s)
 
     def _at_ns(self) -> int:

@@ -20,7 +20,7 @@ from detector_consumer.watching import (
     EXAMINE_LOST_S,
     KEEP_AFTER_S,
     LOOK_AFTER_S,
-    READ_CHANGED_S,
+    READ_AGAIN_S,
     TELL_AFTER_S,
     Watch,
 )
@@ -165,7 +165,7 @@ def test_a_text_that_has_changed_after_a_long_time_is_soon_read_again() -> None:
     told = rig.show([*still(1, 9, GATE), *still(9, 12, ("Gate C34", GATE[1]))])
     changed, again = [at for at in sent_at_s(told) if at >= 9][:2]
     assert changed - 9 <= LOOK_AFTER_S + 2 * FRAME_S
-    assert again - changed == pytest.approx(READ_CHANGED_S, abs=2 * LOOK_AFTER_S)
+    assert again - changed == pytest.approx(READ_AGAIN_S, abs=2 * LOOK_AFTER_S)
 
 
 def test_what_can_be_read_worst_is_read_again_first() -> None:
