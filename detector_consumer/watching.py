@@ -59,7 +59,7 @@ MOVED_SHARE = 0.15
 
 READ_AGAIN_S, READ_SELDOM_S, READ_FACTOR = 0.3, 60.0, 1.5
 """A line that stands still is read again after this time, then after half as much more, and so on: noise differs, and
-a vote needs voices. When its picture has changed this begins anew: it may have been read while it was still changing."""
+a vote needs voices. When its picture has changed this begins anew: it may have been read while it still changed."""
 
 MOST_READ_AGAIN = 3
 """So many lines are read again together at most."""
