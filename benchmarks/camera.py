@@ -79,8 +79,11 @@ def send(video: Path, port: int) -> None:
     ):
         for due_s, packet, stream in packets_in_a_loop(video):
             if shown is None:
-                shown = out.add_stream_from_template(stream)
+                shown = packet.stream = out.add_stream_from_template(stream)
+                # Waits for the viewer: time that passes until then is not to be made up for.
+                out.mux_one(packet)
                 began_s = time.monotonic() - due_s
+                continue
             time.sleep(max(began_s + due_s - time.monotonic(), 0))
             packet.stream = shown
             out.mux_one(packet)

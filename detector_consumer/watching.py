@@ -322,8 +322,7 @@ class Watch:
 
     def _note_read(self, track_id: str, *, is_changed: bool) -> None:
         read = self._read.get(track_id)
-        is_first = read is None or is_changed
-        wait_s = READ_AGAIN_S if is_first else min(READ_FACTOR * read.wait_s, READ_SELDOM_S)
+        wait_s = READ_AGAIN_S if read is None or is_changed else min(READ_FACTOR * read.wait_s, READ_SELDOM_S)
         self._read[track_id] = _Read(self._at_ns(), wait_s)
 
     def _at_ns(self) -> int:

@@ -128,7 +128,9 @@ def close_every_minute(store: DocumentStore, stop: threading.Event, begun: Colle
             count = closing.look(begun)
             begun = ()
             if count:
-                log.info("closed %d texts over time that were open when their recogniser ended", count)
+                log.info(
+                    "closed %d texts over time that an earlier run left open; what is still in view goes on", count
+                )
         except (StoreError, BackpressureError) as error:
             log.warning("open texts could not be closed: %s; trying again in a minute", error)
         stop.wait(PATIENCE_S)

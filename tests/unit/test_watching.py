@@ -160,6 +160,19 @@ def test_a_text_that_changes_in_its_place_is_sent_again_at_once() -> None:
     assert list(last.values()) == ["T 001", "T 002", "T 003"]
 
 
+def test_a_text_is_there_until_the_frame_before_another_one_stands_there_or_none() -> None:
+    rig = Rig()
+    frames = [*still(1, 2.9, GATE, EXIT), *still(2.9, 4.1, ("Gate C34", GATE[1]), EXIT), *still(4.1, 6, EXIT)]
+    rig.show(frames)
+    rig.finish()
+    last = {a.track_id: a for texts in rig.read() for a in texts.appearances}
+    spans = {a.text: (a.first_at_ns / 1e9, a.last_at_ns / 1e9) for a in last.values()}
+    assert spans["Gate B12"][1] == pytest.approx(2.9 - FRAME_S, abs=LOOK_AFTER_S)
+    assert spans["Gate C34"][0] == pytest.approx(2.9, abs=LOOK_AFTER_S + 2 * FRAME_S)
+    assert spans["Gate C34"][1] == pytest.approx(4.1 - FRAME_S, abs=1.5 * FRAME_S)
+    assert spans["Exit"][1] == pytest.approx(6 - FRAME_S, abs=1e-3)
+
+
 def test_a_text_that_has_changed_after_a_long_time_is_soon_read_again() -> None:
     rig = Rig()
     told = rig.show([*still(1, 9, GATE), *still(9, 12, ("Gate C34", GATE[1]))])

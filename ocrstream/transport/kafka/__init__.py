@@ -31,7 +31,7 @@ from ocrstream.messages import FRAMES, Message, PictureRef, RawRecord
 from ocrstream.metrics import Metrics
 from ocrstream.transport import Delivery
 from ocrstream.transport.kafka.connection import Cluster, require_crc32c
-from ocrstream.transport.kafka.consuming import MAX_POLL_INTERVAL_S, GroupConsumer, fetching
+from ocrstream.transport.kafka.consuming import MAX_POLL_INTERVAL_S, SESSION_TIMEOUT_S, GroupConsumer, fetching
 from ocrstream.transport.kafka.producing import Sender
 from ocrstream.transport.kafka.reading import LogReader
 from ocrstream.transport.kafka.topics import Topics
@@ -91,6 +91,7 @@ class KafkaTransport:
             KafkaConsumer,
             group_id=self._topics.wire(group),
             max_poll_interval_ms=int(MAX_POLL_INTERVAL_S * 1000),
+            session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
             # A member learns from the answer to a heartbeat that the group is being rebalanced.
             heartbeat_interval_ms=1000,
             **fetching(self._topics),

@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 MAX_POLL_INTERVAL_S = 900.0
 """So long may a consumer go without `poll` or `keep_alive` before its partitions are given to others."""
 
+SESSION_TIMEOUT_S = 15.0
+"""A member that was killed is missed after so long, and its partitions are given to others; until then its cameras are
+read by nobody. A thread of its own sends the heartbeats, however long the work takes."""
+
 REBALANCE_TIMEOUT_S = 5.0
 """How long one call may wait for the other members of a group that is being rebalanced."""
 
