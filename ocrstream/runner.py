@@ -244,18 +244,23 @@ class Runner:
         )
 
     def _drop_old_live_frames(self) -> None:
-        """Keep the newest of each live source, in the place of its oldest: no camera's turn comes later for that."""
+        """Keep the newest of each live source, in the place of its oldest: no camera's turn comes later for that.
+
+        But in their own place where records wait between them that must not be dropped: a source's order stays.
+        """
         places: defaultdict[str, list[int]] = defaultdict(list)
+        ordered: set[str] = set()
         for place, waiting in enumerate(self._waiting):
             if waiting.live_key is not None:
                 places[waiting.live_key].append(place)
+            elif isinstance(waiting.message, Crops):
+                ordered.add(waiting.message.info.key)
         kept: dict[int, _Waiting] = dict(enumerate(self._waiting))
         for key, mine in places.items():
-            newest = [kept[place] for place in mine[-self.flow.keep_live :]]
-            for place in mine[len(newest) :]:
-                del kept[place]
-                self._metrics.add(f"{self._stage.name}.dropped", source_id=key)
-            kept.update(zip(mine, newest, strict=False))
+            newest = [kept.pop(place) for place in mine][-self.flow.keep_live :]
+            if len(newest) < len(mine):
+                self._metrics.add(f"{self._stage.name}.dropped", len(mine) - len(newest), source_id=key)
+            kept.update(zip(mine[-len(newest) :] if key in ordered else mine[: len(newest)], newest, strict=True))
         self._waiting = deque(kept[place] for place in sorted(kept))
 
     def _work(self, consumer: Consumer, stop: threading.Event) -> None:

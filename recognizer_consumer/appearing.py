@@ -159,7 +159,7 @@ class OpenAppearance:
         for _ in range(min(appearance.readings, WEIGHTY)):
             vote.consensus.add(line.text, sure)
         vote.readings, vote.before, vote.is_settled = appearance.readings, (last, line), True
-        vote.steady = line.text if sure >= SURE else None
+        vote.steady = line.text
         # How well it was seen is not known: no view is clearly better, and the best frame stays for now.
         vote.clearest, vote.best_view = 1.0, polygon_size_wh(polygon)[1] * sure
         return vote

@@ -24,7 +24,8 @@ from recognizer_consumer.appearing import Sighting
 from recognizer_consumer.likeness import is_part, is_unlike
 
 Recall = Callable[[FrameInfo], Iterable[Appearance]]
-"""What was said last of the texts of a frame's source and generation; older ones than `LONGEST_GAP_S` may be missing.
+"""What was said of the texts of a frame's source and generation last, before that frame; what is older than
+`LONGEST_GAP_S` may be missing, and of a file some of what lies a little behind the frame may be there.
 
 Raises:
     TransientError: whoever knows is away.
@@ -46,8 +47,9 @@ MARGIN_S = 30.0
 SPOKEN_OF_S = GONE_AFTER_S + 2.0
 """What is in view was spoken of in a source's last seconds: every second, and it may have been lost since."""
 
-MOST_RECORDS = 300
-"""Of a source so many records are kept until it is asked for: these seconds at 60 frames a second, and more."""
+MOST_RECORDS = 600
+"""Of a source so many records are kept until it is asked for: these seconds at 60 frames a second, and as much in which
+nothing was found."""
 
 OVERLAP_S = 5.0
 """So much of a file may be read again where it goes on."""
@@ -74,6 +76,10 @@ class Lost:
         in_view = sorted((each for each in before if each.last_at_ns >= since_ns), key=lambda each: each.last_at_ns)
         self._by_track = {track_of(each): each for each in in_view}
         self._until_ns = newest_ns + round(LONGEST_GAP_S * 1e9)
+
+    def left(self) -> Iterable[Appearance]:
+        """What nobody has taken."""
+        return self._by_track.values()
 
     def take_track(self, track_id: str, info: FrameInfo) -> Appearance | None:
         """What was in view of a track that is seen in a frame, once."""
@@ -173,7 +179,10 @@ class TopicRecall:
         for texts in map(_opened, reversed(self._sent.pop(info.key, ()))):
             if texts is None or texts.info.generation != info.generation:
                 continue
-            newest_ns = max(newest_ns, texts.info.captured_at_ns)
+            if texts.info.captured_at_ns >= info.captured_at_ns:
+                continue
+            if texts.appearances:
+                newest_ns = max(newest_ns, texts.info.captured_at_ns)
             if newest_ns - texts.info.captured_at_ns > SPOKEN_OF_S * 1e9:
                 break
             for appearance in texts.appearances:

@@ -150,7 +150,9 @@ class Ballot:
         ):
             closed = self.close(*key)
             news += closed
-            lost = Lost(closed, info)
+            # A detector may see a frame, and be gone again before it has found anything.
+            if closed or known.lost is not None:
+                lost = Lost([*(known.lost.left() if known.lost else ()), *closed], info)
         source = self._open.get(key)
         if source is None:
             calibration, patterns = calibration_of(engine), of_source(self._formats, info.source_id)
@@ -193,7 +195,8 @@ class Ballot:
     ) -> str:
         """Let a text go on that is in view again, or under a new name; the track that a line is counted for."""
         if source.lost is None:
-            source.lost = Lost(self._recall(info) if _may_go_on(source.first) else (), info)
+            # As of the first frame, which may have held nothing: what was said since is not of before.
+            source.lost = Lost(self._recall(source.first) if _may_go_on(source.first) else (), source.first)
         last_words = source.lost.take_track(track_id, info)
         known: str | None = None
         if last_words is None and line.fresh:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ocrstream.geometry import Polygon, box_polygon
 from ocrstream.messages import TEXTS, Appearance, FrameInfo, RawRecord, Region, Texts, make_frame_id
 from ocrstream.storage.embedded import EmbeddedStore
@@ -205,6 +207,32 @@ def test_another_detector_needs_a_while_to_find_the_lines_again() -> None:
     assert watching.spans() == [("t1", "GATE B12", 0.0, 3.2)]
 
 
+def test_a_recogniser_and_a_detector_that_are_started_again_together_go_on() -> None:
+    asked: list[float] = []
+
+    def recall(info: FrameInfo) -> list[Appearance]:
+        asked.append(info.captured_at_ns / 1e9 - NOW_S)
+        return list(watching.last_words.values())
+
+    watching = Watching(recall)
+    watching.show(0, (seen("t1", "GATE B12"),), since_ns=1)
+    watching.start_again()
+    watching.show(20, *[()] * 40, (seen("n1", "GATE B12"),), since_ns=2)
+    assert asked[-1] == pytest.approx(20, abs=0.1), "about the time before its first frame"
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 24.0)]
+
+
+def test_what_was_in_view_goes_on_also_if_somebody_looked_meanwhile_and_found_nothing() -> None:
+    for recalls in (False, True):
+        watching = Watching(None if recalls else nothing_is_known)
+        watching.show(0, (seen("t1", "GATE B12"),), since_ns=1)
+        if recalls:
+            watching.start_again()
+        watching.show(6, (), since_ns=2)
+        watching.show(16, (), (), (seen("n1", "GATE B12"),), since_ns=2)
+        assert watching.spans() == [("t1", "GATE B12", 0.0, 16.2)]
+
+
 def test_of_a_line_that_comes_in_more_is_read_afterwards() -> None:
     def ticker(left: float, right: float) -> Polygon:
         return box_polygon(left, 30.0, right, 74.0)
@@ -261,6 +289,9 @@ def test_a_topic_recalls_what_was_said_last() -> None:
     (open_,) = said(now_s - 2, "GATE B12").appearances
     later = replace(said(now_s - 1, "GATE B12"), appearances=(replace(open_, readings=7),))
     transport.publish(TEXTS, later)
+    # What came after the frame that is asked about, such as those in which a new detector found nothing yet.
+    for second in range(20):
+        transport.publish(TEXTS, replace(said(now_s + second, "later"), appearances=()))
     # A record that nobody can read is the indexer's to set aside.
     damaged = encode(later)
     transport.publish(TEXTS, RawRecord(damaged.key, b"nonsense", damaged.headers, damaged.timestamp_ms))

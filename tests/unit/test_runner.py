@@ -22,6 +22,7 @@ from ocrstream.messages import (
     DEAD_LETTERS,
     FRAMES,
     REPLAY,
+    TEXTS,
     Crops,
     DeadLetter,
     EngineInfo,
@@ -44,6 +45,10 @@ FLOW = Flow((FRAMES, REPLAY), CROPS, "group", batch=4, deadline_s=0.0, keep_live
 def frame(number: int, source_id: str = "file", *, live: bool = False) -> Frame:
     info = FrameInfo(source_id, make_frame_id(source_id, number), number, width_px=6, height_px=4, live=live)
     return Frame(info, PICTURE)
+
+
+ENDED = threading.Event()
+ENDED.set()
 
 
 class Recorder:
@@ -82,9 +87,7 @@ class Bench:
             self.transport.publish(topic, message)
 
     def run(self) -> None:
-        finished = threading.Event()
-        finished.set()
-        self.runner.run(threading.Event(), finished)
+        self.runner.run(threading.Event(), ENDED)
 
     def numbers(self) -> list[int]:
         found = []
@@ -123,6 +126,18 @@ def test_of_a_live_source_only_the_newest_is_kept_and_files_lose_nothing() -> No
     assert bench.numbers() == [5, 100, 101, 102, 103, 104, 105, 999]
     assert bench.metrics.count("recorder.dropped", source_id="camera") == 5
     assert bench.metrics.count("recorder.dropped") == 5
+
+
+def test_what_must_not_be_dropped_comes_in_its_order() -> None:
+    stage = Recorder()
+    bench = Bench(stage, flow=replace(FLOW, takes=(CROPS,), gives=TEXTS, batch=10))
+    for number in range(8):
+        info = frame(number, "camera", live=True).info
+        # Every third holds what is new; the others only tell where the known lines are.
+        bench.publish(Crops(info, EngineInfo("none", "0"), (), number % 3 == 0, is_whole=False), topic=CROPS)
+    bench.runner.run(threading.Event(), ENDED)
+    assert stage.batches == [[0, 3, 6, 7]]
+    assert bench.metrics.count("recorder.dropped", source_id="camera") == 4
 
 
 def test_a_camera_that_sends_more_does_not_wait_longer_for_its_turn() -> None:
