@@ -112,7 +112,8 @@ def _distance_px(appearance: Appearance, line: Sighting, info: FrameInfo) -> flo
         # More of a line is read that comes in, or less of one that leaves: one of its ends is where it was.
         found = [shift for end in _ENDS if (shift := _shift_px(polygon, line, end)) is not None]
         return min(found, default=None)
-    is_alike = are_alike(line.text, appearance.text)
+    # Spaces come and go from one reading to the next.
+    is_alike = are_alike(line.text, appearance.text) or short.replace(" ", "") == long.replace(" ", "") != ""
     if not is_alike and (line.confidence >= SURE or is_unlike(line.text, appearance.text)):
         return None
     return _shift_px(polygon, line, _MIDDLE) if stands_at(polygon, line) else None

@@ -265,8 +265,7 @@ def _may_go_on(first: FrameInfo) -> bool:
     Nothing is before a file's beginning. Segments are read side by side: what is known of the one before is of another
     time.
     """
-    begins = first.media_time_ms is not None and first.media_time_ms < GONE_AFTER_S * 1000
-    return first.segment is None and not begins
+    return first.segment is None and first.media_time_ms != 0
 
 
 def _out_of_view(source: _Source, in_view: Collection[str | None]) -> dict[str, list[str]]:
@@ -414,9 +413,10 @@ def _is_another(vote: OpenAppearance, first: Sighting, second: Sighting, *, has_
 
 
 def _sureness_where_it_differs(line: Sighting, text: str) -> float:
-    """The mean confidence, 0 to 1, of the characters of a reading that are others than a text's."""
+    """The mean confidence, 0 to 1, of the characters of a reading that are others than a text's, but for spaces."""
     sure = line.characters if len(line.characters) == len(line.text) else (line.confidence,) * len(line.text)
-    edits = Levenshtein.opcodes(text, line.text)
+    sure = tuple(each for each, character in zip(sure, line.text, strict=True) if character != " ")
+    edits = Levenshtein.opcodes(text.replace(" ", ""), line.text.replace(" ", ""))
     # Where a character of the text is missing, the neighbours tell how well the place could be read.
     places = [
         place

@@ -105,6 +105,9 @@ def test_a_reading_that_is_unsure_may_be_what_stood_there() -> None:
     watching.show(0, (seen("t1", "GATE B12"),))
     watching.start_again()
     watching.show(10, (seen("n1", "GATF R12", sure=0.6),), (seen("n1", "GATE B12"),))
+    watching.start_again()
+    # Nor does a space make another text of it.
+    watching.show(10.1, (seen("m1", "GATEB12"),))
     assert watching.spans() == [("t1", "GATE B12", 0.0, 10.1)]
 
 
@@ -263,7 +266,8 @@ def test_it_is_asked_what_was_in_view_where_somebody_can_know() -> None:
     assert asks(at(0, media_time_ms=60_000.0), line)
     # Segments are read side by side.
     assert not asks(at(0, media_time_ms=60_000.0, segment=3), line)
-    assert not asks(at(0, media_time_ms=40.0), line), "a file's beginning"
+    assert asks(at(0, media_time_ms=40.0), line)
+    assert not asks(at(0, media_time_ms=0.0), line), "a file's beginning"
     assert not asks(at(0), Sighting(Region(0, SIGN, 0.9), "GATE B12", 0.9)), "nothing is followed there"
 
 

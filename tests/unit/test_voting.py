@@ -429,6 +429,16 @@ def test_letters_that_something_hides_are_told_from_another_text(text: str, whol
     assert lacks_letters(text, whole) is hides
 
 
+def test_a_space_tells_nothing_of_how_surely_another_text_stands_there() -> None:
+    place = Place()
+    for second in (1.0, 1.3):
+        place.read(second, "18C", 0.95)
+    for second, is_changed in ((2.0, True), (2.3, False)):
+        line = Sighting(REGION, "19 C", 0.84, (1.0, 1.0, 0.69, 0.69), is_changed=is_changed)
+        place._count(second, line)
+    assert [appearance.text for appearance in place.told()] == ["18C", "19 C"]
+
+
 def test_somebody_who_walks_by_makes_no_other_text_of_a_sign() -> None:
     readings = ["STATION ROAD", "STATION ROAD", "TATION ROAD", "ATION ROAD", "STATI ROAD", "STATION RO", "STATION ROAD"]
     ballot = Ballot()
