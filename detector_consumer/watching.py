@@ -217,15 +217,15 @@ class Watch:
         # What is there is known only when the detector has answered.
         is_kept = keep or bool(wanted) or (is_due and self._asked is None)
         if not is_kept and not self._has_news_of_places(in_sight):
-            return [*told, Crops(info, detector.info, (), False, False, self._followed_since_ns, shown)]
+            return [*told, self._crops(info, detector, (), picture=shown)]
         self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
         if is_kept:
             self._kept_at_ns = at_ns
-        crops = tuple(
+        crops = [
             self._crop(info, number, track, wanted.get(track.track_id), shown, detector.margin)
             for number, track in enumerate(in_sight)
-        )
-        return [*told, Crops(info, detector.info, crops, is_kept, False, self._followed_since_ns, shown)]
+        ]
+        return [*told, self._crops(info, detector, crops, is_kept=is_kept, picture=shown)]
 
     def _last_sight(self, ended: Collection[str], detector: Detector, shown: Picture) -> list[Crops]:
         """The frame before, where lines that have gone or say something else since were seen there last.
@@ -242,10 +242,20 @@ class Watch:
             return []
         if not any(track.track_id in ended and track.track_id in self._told for track in tracks):
             return []
-        lines = tuple(
-            self._crop(info, number, track, None, shown, detector.margin) for number, track in enumerate(tracks)
-        )
-        return [Crops(info, detector.info, lines, False, False, self._followed_since_ns)]
+        lines = [self._crop(info, number, track, None, shown, detector.margin) for number, track in enumerate(tracks)]
+        return [self._crops(info, detector, lines)]
+
+    def _crops(
+        self,
+        info: FrameInfo,
+        detector: Detector,
+        crops: Sequence[Crop],
+        *,
+        is_kept: bool = False,
+        picture: Picture | None = None,
+    ) -> Crops:
+        since_ns = self._followed_since_ns
+        return Crops(info, detector.info, tuple(crops), is_kept, False, followed_since_ns=since_ns, picture=picture)
 
     def _without_overlays(
         self, overlays: Overlays, step: _Step, known: list[Followed], size_wh: tuple[int, int]

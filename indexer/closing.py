@@ -3,8 +3,7 @@
 A recogniser says a text's last word when it has gone, and a word every second before. What it knew dies with it, and a
 new one takes up what is still in view (`recognizer_consumer.resuming`). What is open and not heard of for a minute is
 over: it is closed here, up to its last reading that is stored. Should its recogniser be alive after all, and only slow,
-its next word opens it again. Whoever begins to read a source anew need
-not wait for that minute.
+its next word opens it again. Whoever begins to read a source anew need not wait for that minute.
 """
 
 from __future__ import annotations
@@ -16,13 +15,11 @@ from dataclasses import replace
 
 from ocrstream.errors import BackpressureError, StoreError
 from ocrstream.folding import are_alike
-from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, Text, Texts
+from ocrstream.messages import GONE_AFTER_S, LONGEST_GAP_S, SURE, Appearance, Text, Texts
 from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.superseding import track_of
 
 log = logging.getLogger(__name__)
-
-PATIENCE_S = 60.0
 
 
 class Closing:
@@ -133,4 +130,4 @@ def close_every_minute(store: DocumentStore, stop: threading.Event, begun: Colle
                 )
         except (StoreError, BackpressureError) as error:
             log.warning("open texts could not be closed: %s; trying again in a minute", error)
-        stop.wait(PATIENCE_S)
+        stop.wait(LONGEST_GAP_S)

@@ -34,6 +34,10 @@ MAX_ID_LENGTH = 200
 GONE_AFTER_S = 2.0
 """A text line that is not seen for so long, in its source's time, has gone: its track and its appearance are over."""
 
+LONGEST_GAP_S = 60.0
+"""Nobody knows what was in view for longer than this while nobody looked: what is open and not heard of is over, and
+what is seen then is another text."""
+
 SURE = 0.9
 """A reading of at least this confidence is sure; two alike in a row are steady: such a text is taken to stand there."""
 

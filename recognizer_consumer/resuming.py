@@ -16,7 +16,7 @@ import numpy as np
 from ocrstream.errors import MalformedRecordError
 from ocrstream.folding import are_alike, folded_text
 from ocrstream.geometry import Polygon, polygon_at, polygon_size_wh
-from ocrstream.messages import GONE_AFTER_S, SURE, TEXTS, Appearance, FrameInfo, Texts
+from ocrstream.messages import GONE_AFTER_S, LONGEST_GAP_S, SURE, TEXTS, Appearance, FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.superseding import track_of
 from ocrstream.transport import Delivery, Transport
@@ -30,10 +30,6 @@ Recall = Callable[[FrameInfo], Iterable[Appearance]]
 Raises:
     TransientError: whoever knows is away.
 """
-
-LONGEST_GAP_S = 60.0
-"""Nobody knows what was in view for longer than this while nobody looked; the indexer waits as long before it closes
-what it hears nothing of (`indexer.closing`)."""
 
 SAME_PLACE = 1.0
 """A line stands where another stood if its middle is no further away than so many text heights: cameras shake."""
@@ -99,9 +95,7 @@ class Lost:
 
 def stands_at(polygon: Polygon, line: Sighting) -> bool:
     """Whether a line stands in a place, as far as a camera that shakes tells."""
-    width, old_width = (max(polygon_size_wh(each)[0], 1.0) for each in (line.region.polygon, polygon))
-    is_as_long = 1 / SAME_SIZE < width / old_width < SAME_SIZE
-    return is_as_long and _shift_px(polygon, line, _MIDDLE) is not None
+    return _whole_shift_px(polygon, line) is not None
 
 
 def _distance_px(appearance: Appearance, line: Sighting, info: FrameInfo) -> float | None:
@@ -116,7 +110,13 @@ def _distance_px(appearance: Appearance, line: Sighting, info: FrameInfo) -> flo
     is_alike = are_alike(line.text, appearance.text) or short.replace(" ", "") == long.replace(" ", "") != ""
     if not is_alike and (line.confidence >= SURE or is_unlike(line.text, appearance.text)):
         return None
-    return _shift_px(polygon, line, _MIDDLE) if stands_at(polygon, line) else None
+    return _whole_shift_px(polygon, line)
+
+
+def _whole_shift_px(polygon: Polygon, line: Sighting) -> float | None:
+    """How far a line's middle is from where it was; None where that is too far, or the line another size."""
+    width, old_width = (max(polygon_size_wh(each)[0], 1.0) for each in (line.region.polygon, polygon))
+    return _shift_px(polygon, line, _MIDDLE) if 1 / SAME_SIZE < width / old_width < SAME_SIZE else None
 
 
 _MIDDLE = (0, 1, 2, 3)

@@ -29,45 +29,23 @@ it is an appearance of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum, auto
-from statistics import fmean
-
-from rapidfuzz.distance import Levenshtein
+from functools import cache
 
 from ocrstream.by_source import BySource, Pattern, of_source
 from ocrstream.folding import are_alike, folded_text
-from ocrstream.geometry import Polygon, bounding_box, polygon_size_wh
+from ocrstream.geometry import Polygon, bounding_box
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
 from ocrstream.storage.superseding import track_of
-from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting, are_steady
+from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting
 from recognizer_consumer.calibration import Calibration, calibration_of
-from recognizer_consumer.likeness import is_part, is_unlike, lacks_letters
+from recognizer_consumer.comparing import LIKELY, Growth, corrects, growth, is_another, stood_alone
 from recognizer_consumer.resuming import Lost, Recall, nothing_is_known, stands_at
 
 REFRESH_S = 1.0
 HELD_S = 0.2
 """A text that stands there as it was last read for so long is no passing blur."""
-
-ALONE_S = 0.6
-"""Of a source whose frames are so far apart a text may be in one of them only."""
-
-LIKELY = 0.85
-"""A reading of a changed picture, which then stands, is another text if it is so sure of what differs."""
-
-BETTER_VIEW = 1.25
-"""A view whose score is so many times the best one's so far is clearly better."""
-
-STRETCH = 1.15
-"""Where a place's proportions change more than so, it shows more of a line, or less, than before."""
-
-HIDDEN = 2
-"""So many characters less are read of a line of which something hides a part; one less may be a text that has changed,
-unless it is a letter of a longer text."""
-
-KNOWN_S = 1.0
-"""What was read of a line for so long was all there was of it."""
 
 EDGE_PX = 3.0
 
@@ -173,15 +151,14 @@ class Ballot:
         in_view = {line.region.track_id for line in lines}
         # A track that is there itself needs nobody to go on for it.
         source.known_as = {track: known for track, known in source.known_as.items() if known not in in_view}
-        out_of_view: dict[str, list[str]] | None = None
+        # Asked for where a line is read for the first time, and then for all such lines of the frame.
+        out_of_view = cache(lambda: _out_of_view(source, in_view))
         for line in lines:
             if line.region.track_id is None:
                 continue
             sighting = line if isinstance(line, Sighting) else Sighting(line.region, line.text, line.confidence)
             track_id = source.known_as.get(line.region.track_id, line.region.track_id)
             if track_id not in source.votes:
-                if out_of_view is None:
-                    out_of_view = _out_of_view(source, in_view)
                 track_id = self._resume(source, track_id, info, sighting, out_of_view)
             yield from _count(source, track_id, info, sighting)
 
@@ -191,7 +168,7 @@ class Ballot:
         track_id: str,
         info: FrameInfo,
         line: Sighting,
-        out_of_view: Mapping[str, Sequence[str]],
+        out_of_view: Callable[[], Mapping[str, Sequence[str]]],
     ) -> str:
         """Let a text go on that is in view again, or under a new name; the track that a line is counted for."""
         if source.lost is None:
@@ -200,7 +177,7 @@ class Ballot:
         last_words = source.lost.take_track(track_id, info)
         known: str | None = None
         if last_words is None and line.fresh:
-            for other in out_of_view.get(folded_text(line.text), ()):
+            for other in out_of_view().get(folded_text(line.text), ()):
                 if other not in source.known_as.values() and stands_at(source.votes[other].trail.polygon, line):
                     known = other
             if known is None:
@@ -316,7 +293,7 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         vote.touch_edge()
     if not line.fresh:
         return _hold(source, track_id, vote, info, line)
-    grown = _growth(vote, info, line)
+    grown = growth(vote, info, line)
     if grown is Growth.LESS and (line.is_changed or _is_at_edge(info, line.region.polygon)):
         # What is left of a line that leaves says nothing new, nor does a piece that is found of it for a moment.
         vote.trail.see(info, line.region.polygon)
@@ -326,7 +303,7 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         return _replace(source, track_id, vote, vote.waiting)
     elif grown is Growth.MORE:
         vote.grow(info, line)
-    elif vote.agrees(line.text) or _corrects(vote, line):
+    elif vote.agrees(line.text) or corrects(vote, line):
         vote.count_waiting()
         vote.add(info, line)
     elif vote.waiting is None:
@@ -335,9 +312,9 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         else:
             # The same picture says the same: one of its readings is a misreading.
             vote.add(info, line)
-    elif _is_another(vote, vote.waiting.line, line, has_rested=not line.is_changed):
+    elif is_another(vote, vote.waiting.line, line, has_rested=not line.is_changed):
         return _replace(source, track_id, vote, vote.waiting, then=(info, line))
-    elif line.is_changed and _stood_alone(vote, vote.waiting, info):
+    elif line.is_changed and stood_alone(vote, vote.waiting, info):
         return [*_replace(source, track_id, vote, vote.waiting), *_count(source, track_id, info, line)]
     else:
         is_same = are_alike(vote.waiting.line.text, line.text)
@@ -360,7 +337,7 @@ def _hold(source: _Source, track_id: str, vote: OpenAppearance, info: FrameInfo,
     waiting.trail.see(info, line.region.polygon)
     if not _has_held(waiting.trail.first, info):
         return []
-    if _is_another(vote, waiting.line, waiting.line, has_rested=True):
+    if is_another(vote, waiting.line, waiting.line, has_rested=True):
         return _replace(source, track_id, vote, waiting)
     vote.count_waiting()
     return []
@@ -396,104 +373,10 @@ def _replace(
     return ended
 
 
-def _is_another(vote: OpenAppearance, first: Sighting, second: Sighting, *, has_rested: bool) -> bool:
-    """Whether two readings in a row, neither of which agrees with the vote, are another text in its place.
-
-    Args:
-        vote: what stood there.
-        first: a reading.
-        second: the next one, or the same again where its text stands there as last read.
-        has_rested: whether both are of one picture, which is another one than that of what stood there.
-    """
-    if all(is_unlike(reading.text, vote.winner().text) for reading in (first, second)):
-        return True
-    if has_rested and are_alike(first.text, second.text):
-        return max(_sureness_where_it_differs(each, vote.winner().text) for each in (first, second)) >= LIKELY
-    return vote.steady is not None and are_steady(first, second)
-
-
-def _sureness_where_it_differs(line: Sighting, text: str) -> float:
-    """The mean confidence, 0 to 1, of the characters of a reading that are others than a text's, but for spaces."""
-    sure = line.characters if len(line.characters) == len(line.text) else (line.confidence,) * len(line.text)
-    sure = tuple(each for each, character in zip(sure, line.text, strict=True) if character != " ")
-    edits = Levenshtein.opcodes(text.replace(" ", ""), line.text.replace(" ", ""))
-    # Where a character of the text is missing, the neighbours tell how well the place could be read.
-    places = [
-        place
-        for edit in edits
-        if edit.tag != "equal"
-        for place in (
-            range(edit.dest_start, edit.dest_end)
-            if edit.dest_end > edit.dest_start
-            else range(max(edit.dest_start - 1, 0), min(edit.dest_start + 1, len(sure)))
-        )
-    ]
-    return fmean(sure[place] for place in places) if places else line.confidence
-
-
-class Growth(Enum):
-    """How much of the text that stands in a place a reading shows."""
-
-    LESS = auto()
-    AS_MUCH = auto()
-    """Or that is not told: it may be another text."""
-    MORE = auto()
-
-
-def _growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
-    """Whether a reading shows more or less of the same text than the last one that counts.
-
-    A word comes into view, or a line leaves or is hidden in part: then its place is longer or shorter in proportion
-    to its height, and what is read is the beginning or the end of what was read before, or goes on with that. Where
-    something hides a part of a line, a word's middle too, its place may be known to be as long as before. A line
-    that the frame's edge has cut off may grow by little. What was read of any other for some time was all of it:
-    what is longer then is another text (a price, a counter), and so is a line that grows by a word, as that word
-    was not there before.
-    """
-    assert vote.before is not None
-    stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
-    before, now = folded_text(vote.winner().text), folded_text(line.text)
-    if stretch > 1 / STRETCH and len(now) > len(before):
-        if vote.is_torn:
-            # The letter at the cut is read as what is left of it.
-            return Growth.MORE if is_part(before, now, torn=1) else Growth.AS_MUCH
-        is_known = vote.is_settled and info.captured_at_ns - vote.trail.first.captured_at_ns >= KNOWN_S * 1e9
-        grows = stretch >= STRETCH and not is_known and now.count(" ") == before.count(" ")
-        return Growth.MORE if grows and is_part(before, now) else Growth.AS_MUCH
-    least = 1 if stretch <= 1 / STRETCH else HIDDEN
-    is_less = len(before) - len(now) >= least and is_part(now, before)
-    is_less = is_less or lacks_letters(line.text, vote.winner().text)
-    return Growth.LESS if is_less and stretch < STRETCH else Growth.AS_MUCH
-
-
 def _is_at_edge(info: FrameInfo, polygon: Polygon) -> bool:
     """Whether a line touches the frame's edge, which may cut it off."""
     x0, y0, x1, y1 = bounding_box(polygon)
     return min(x0, y0) < EDGE_PX or x1 > info.width_px - EDGE_PX or y1 > info.height_px - EDGE_PX
-
-
-def _proportions(polygon: Polygon) -> float:
-    width, height = polygon_size_wh(polygon)
-    return max(width, 1.0) / max(height, 1.0)
-
-
-def _corrects(vote: OpenAppearance, line: Sighting) -> bool:
-    """Whether a reading that differs is to be voted on because it comes from a clearly better view."""
-    if vote.waiting is not None or line.view < BETTER_VIEW * vote.clearest or is_unlike(line.text, vote.winner().text):
-        return False
-    # What was taken to stand there was read from worse views.
-    vote.steady = None
-    return True
-
-
-def _stood_alone(vote: OpenAppearance, waiting: Waiting, info: FrameInfo) -> bool:
-    """Whether a sure text that waits for a second reading gets none because frames are far apart.
-
-    Where a source gives one frame a second, a clock says another time in each.
-    """
-    waited_s = (info.captured_at_ns - waiting.trail.last.captured_at_ns) / 1e9
-    differs = _sureness_where_it_differs(waiting.line, vote.winner().text)
-    return vote.steady is not None and waited_s >= ALONE_S and differs >= LIKELY
 
 
 def _has_held(since: FrameInfo, info: FrameInfo) -> bool:

@@ -110,12 +110,17 @@ def _photometric(grey: Grey, rng: Generator, strength: float) -> Grey:
         noise = rng.standard_normal(grey.shape, dtype=np.float32) * np.float32(rng.uniform(2, 16))
         grey = (grey + noise).clip(0, 255).astype(np.uint8)
     if rng.random() < 0.12 * strength:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(12, 60))]
-        decoded = cv2.imdecode(cv2.imencode(".jpg", grey, quality)[1], cv2.IMREAD_GRAYSCALE)
-        grey = grey if decoded is None else decoded.astype(np.uint8, copy=False)
+        grey = compressed(grey, int(rng.integers(12, 60)))
     if rng.random() < 0.08 * strength:
         grey = 255 - grey
     return grey
+
+
+def compressed(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """What JPEG of a quality, 1 to 100, makes of a picture: ``(h, w) uint8`` or ``(h, w, 3) uint8``."""
+    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)
+    return picture if decoded is None else decoded.astype(np.uint8, copy=False)
 
 
 def motion_kernel(length_px: int, angle: float) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.ctpn.looking import SEEN_AT
 from ocrstream.picture import Image
+from training.augmentation import compressed
 from training.folders import Region
 from training.layouts import lay_out
 from training.synthesis import find_fonts
@@ -128,9 +129,7 @@ def _seen(page: Page, side: int, zoom: float, random: Generator) -> tuple[Image,
             picture, np.linalg.inv(half) @ before @ half, (side, side), borderMode=cv2.BORDER_REPLICATE
         ).astype(np.uint8, copy=False)
     if random.random() < 0.35:
-        quality = int(random.integers(30, 95))
-        coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        picture = cv2.imdecode(coded, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)  # type: ignore[union-attr]
+        picture = compressed(picture, int(random.integers(30, 95)))
     moved_regions = [
         Region(cv2.perspectiveTransform(region.quad[None], matrix)[0].astype(np.float32), region.text, region.ignore)
         for region in page.regions

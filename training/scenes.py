@@ -19,6 +19,7 @@ from ocrstream.models.ctpn.slices import (
     cell_centres,
 )
 from ocrstream.picture import Image
+from training.augmentation import compressed, motion_kernel
 from training.folders import Region
 from training.pages import PagePainter
 from training.photos import PhotoCache
@@ -172,31 +173,21 @@ def weathered(picture: Image, regions: Sequence[Region], random: np.random.Gener
         smeared_px = 2 * sigma_px
         picture = cv2.GaussianBlur(picture, (0, 0), sigma_px)  # type: ignore[assignment]
     if random.random() < 0.25:
-        length_px = float(random.uniform(2, 8))
+        length_px = int(random.integers(3, 9))
         smeared_px += length_px
-        picture = _moving(picture, length_px, float(random.uniform(0, np.pi)))
+        kernel = motion_kernel(length_px, random.uniform(0, np.pi))
+        picture = cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_REPLICATE).astype(np.uint8)
     if random.random() < 0.05:
         picture = 255 - picture
     if random.random() < 0.25:
         noise = random.normal(0, random.uniform(3, 12), (*picture.shape[:2], 1))
         picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
     if random.random() < 0.2:
-        coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(25, 90))])[1]
-        picture = cv2.imdecode(coded, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)  # type: ignore[union-attr]
+        picture = compressed(picture, int(random.integers(25, 90)))
     least_px = LEGIBLE_SMEARS * smeared_px
     return picture, [
         Region(region.quad, region.text, region.ignore or _height_px(region.quad) < least_px) for region in regions
     ]
-
-
-def _moving(picture: Image, length_px: float, angle: float) -> Image:
-    """What a camera makes of a picture while it moves so far, at this angle in radians, during an exposure."""
-    side = 2 * int(np.ceil(length_px / 2)) + 1
-    kernel = np.zeros((side, side), dtype=np.float32)
-    steps = np.linspace(-length_px / 2, length_px / 2, 4 * side)
-    places = np.round(side // 2 + steps[:, None] * (np.cos(angle), np.sin(angle))).astype(int).clip(0, side - 1)
-    np.add.at(kernel, (places[:, 1], places[:, 0]), 1)
-    return cv2.filter2D(picture, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE).astype(np.uint8)
 
 
 def targets(
