@@ -181,6 +181,10 @@ class Motion:
         turn, shift = later.matrix[:, :2], later.matrix[:, 2]
         return type(self)(np.column_stack([turn @ self.matrix[:, :2], turn @ self.matrix[:, 2] + shift]))
 
+    def inverse(self) -> Self:
+        """The way back."""
+        return self if self.is_still else type(self)(np.asarray(cv2.invertAffineTransform(self.matrix), np.float64))
+
     def scaled(self, factor: float) -> Self:
         """The same motion in pictures whose sides are so many times as long."""
         turn, shift = self.matrix[:, :2], self.matrix[:, 2]

@@ -21,18 +21,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from detector_consumer.examining import Examination, frame_box, parts_to_examine
 from detector_consumer.gating import Changes, Gate, GateSettings
 from detector_consumer.masks import is_masked
 from detector_consumer.motion import Grey, Greys, Motion, MotionEstimator, shrink
 from detector_consumer.overlays import Overlays
 from detector_consumer.placing import to_region
+from detector_consumer.retracing import Moment, Past, retraced
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, Look, view_of
 from ocrstream.cropping import cut
 from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh
 from ocrstream.lines import carry, cut_line
-from ocrstream.messages import Crop, Crops, FrameInfo, Region
+from ocrstream.messages import Crop, Crops, FrameInfo, Region, Sight
 from ocrstream.models import Detector, Margin, TextLine
 from ocrstream.models.ordering import in_reading_order
 from ocrstream.picture import Picture
@@ -86,6 +89,8 @@ class Watch:
         self._words: dict[str, _Words] = {}
         self._read: dict[str, _Read] = {}
         self._first_ns: dict[str, int] = {}
+        self._past = Past()
+        self._came: dict[str, tuple[Sight, ...]] = {}
         self._before: Greys | None = None
         self._info: FrameInfo | None = None
         self._changes: Changes | None = None
@@ -129,14 +134,15 @@ class Watch:
         known = self._tracker.advance(_KEY, *step)
         if self._overlays is not None:
             known = self._without_overlays(self._overlays, step, known, shown.size_wh())
+        in_sight = [track.polygon for track in known if track.is_visible]
+        self._past.note(info, step.grey, step.scale, motion, np.array(in_sight).reshape(-1, 4, 2))
         changes = self._gate.look(greys, motion, info.captured_at_ns)
-        self._changes = changes.unexplained_by([track.polygon for track in known if track.is_visible])
+        self._changes = changes.unexplained_by(in_sight)
         if motion is None:
             self._examined_at_ns = self._asked = None
         if self._asked is not None:
             self._asked.since.append(step)
         elif may_ask and (parts := self._to_examine(shown.size_wh())):
-            in_sight = [track.polygon for track in known if track.is_visible]
             return self._ask(Examination(shown.array(), parts, self._masks, in_sight))
         return None
 
@@ -154,8 +160,9 @@ class Watch:
         frame_id, tracker = self._info.frame_id, asked.tracker
         regions = [Region(number, line.polygon, line.score) for number, line in enumerate(examination.lines)]
         tracks = tracker.associate(_KEY, frame_id, regions, asked.at_ns, examination.holds)
-        has_births = any(track.track_id.startswith(frame_id) for track in tracks)
-        self._examine_wait_s = EXAMINE_AFTER_S if has_births else min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
+        news = [track for track in tracks if track.track_id.startswith(frame_id)]
+        self._examine_wait_s = EXAMINE_AFTER_S if news else min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
+        self._came |= asked.came(news)
         for track, line in zip(tracks, examination.lines, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
             is_all_of_it = polygon_shift(line.polygon, track.polygon) < polygon_size_wh(line.polygon)[1]
@@ -174,7 +181,7 @@ class Watch:
             self._asked = self._examined_at_ns = None
 
     def _ask(self, examination: Examination) -> Examination:
-        self._asked = _Asked(examination, self._at_ns(), self._tracker.copy(), [])
+        self._asked = _Asked(examination, self._past.moments(), self._tracker.copy(), [])
         self._examined_at_ns = self._at_ns()
         self._in_sight_then = {track.track_id for track in self._tracker.tracks(_KEY) if track.is_visible}
         # What changes from now on is to be looked at next time.
@@ -203,7 +210,7 @@ class Watch:
         wanted = self._wanted(in_sight, shown) if self._is_time_to_look() else {}
         ids = {track.track_id for track in known}
         self._album.keep(ids)
-        for kept in (self._words, self._read, self._first_ns):
+        for kept in (self._words, self._read, self._first_ns, self._came):
             for track_id in kept.keys() - ids:
                 del kept[track_id]
         at_ns = info.captured_at_ns
@@ -359,10 +366,11 @@ class Watch:
             words = tuple(carry(found.places, found.line, track.polygon))
         line = TextLine(track.polygon, track.score, words)
         region = to_region(number, line, info, shown.size_wh(), track.track_id)
+        before = self._came.pop(track.track_id, ())
         if wanted is None:
-            return Crop(region, ())
+            return Crop(region, (), before=before)
         pictures = tuple(map(Picture.from_array, cut_line(shown.array(), track.polygon, words, margin)))
-        return Crop(region, pictures, wanted.view, wanted.is_changed)
+        return Crop(region, pictures, wanted.view, wanted.is_changed, before)
 
 
 class _Wanted(NamedTuple):
@@ -400,15 +408,31 @@ class _Asked(NamedTuple):
 
     Attributes:
         examination: the question.
-        at_ns: when the frame it is about was taken.
+        past: what the source had shown, up to the frame it is about.
         tracker: what was known then.
         since: the frames that came in since.
     """
 
     examination: Examination
-    at_ns: int
+    past: tuple[Moment, ...]
     tracker: Tracker
     since: list[_Step]
+
+    @property
+    def at_ns(self) -> int:
+        """When the frame that it is about was taken."""
+        return self.past[-1].info.captured_at_ns
+
+    def came(self, news: Sequence[Followed]) -> dict[str, tuple[Sight, ...]]:
+        """Where lines that were found now were before the newest frame."""
+        if not news:
+            return {}
+        came = retraced(self.past, np.array([track.polygon for track in news], np.float64))
+        if self.since:
+            info = self.past[-1].info
+            now = [Sight(info.captured_at_ns, info.media_time_ms, track.polygon) for track in news]
+            came = [(*before, last) for before, last in zip(came, now, strict=True)]
+        return {track.track_id: before for track, before in zip(news, came, strict=True)}
 
 
 _KEY = ("", 0)

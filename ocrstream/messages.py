@@ -161,6 +161,15 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """Where a line was at a time: capture time in nanoseconds since 1970 UTC, and media time for files."""
+
+    at_ns: int
+    media_time_ms: float | None
+    polygon: Polygon
+
+
+@dataclass(frozen=True, slots=True)
 class Crop:
     """A region's pixels, upright: the text runs from left to right.
 
@@ -171,12 +180,15 @@ class Crop:
         view: how well it can be read, 0 to 1.
         is_changed: whether its picture is another one than what was read of the line before, or may be: then it may
             say another text, and otherwise it is one more reading of the same.
+        before: where it was before this frame, oldest first, as far as nothing was said of that: it was there a while
+            when the detector found it.
     """
 
     region: Region
     pictures: tuple[Picture, ...]
     view: float = 1.0
     is_changed: bool = True
+    before: tuple[Sight, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

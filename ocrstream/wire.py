@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ocrstream.errors import MalformedRecordError
@@ -39,6 +39,7 @@ from ocrstream.messages import (
     PictureRef,
     RawRecord,
     Region,
+    Sight,
     Text,
     Texts,
     Word,
@@ -230,6 +231,7 @@ def _crop_meta(crop: Crop, images: Sequence[bytes]) -> dict[str, Any]:
         "words": crop.region.words,
         "view": crop.view,
         "changed": crop.is_changed,
+        "before": [asdict(sight) for sight in crop.before],
         "bytes": [len(image) for image in images],
     }
 
@@ -306,6 +308,10 @@ def _region(fields: Fields) -> Region:
     )
 
 
+def _sight(fields: Fields) -> Sight:
+    return Sight(fields.whole("at_ns"), fields.optional_number("media_time_ms"), fields.polygon("polygon"))
+
+
 def _word(fields: Fields) -> Word:
     return Word(fields.string("text"), fields.polygon("polygon"), fields.share("confidence"))
 
@@ -352,7 +358,8 @@ def _decode_crops(fields: Fields, record: RawRecord | None) -> Crops:
         region = replace(_region(item), words=item.polygons("words"))
         if pictures and len(pictures) != (len(region.words) or 1):
             raise ValueError(f"line {region.line_number} has {len(pictures)} images for {len(region.words)} words")
-        crops.append(Crop(region, tuple(pictures), item.share("view"), item.flag("changed")))
+        before = tuple(map(_sight, item.items("before")))
+        crops.append(Crop(region, tuple(pictures), item.share("view"), item.flag("changed"), before))
     if start != len(record.value):
         raise ValueError(f"{len(record.value) - start} bytes follow the last crop's image")
     since_ns = fields.whole("followed_since_ns")

@@ -5,13 +5,14 @@ Which readings belong to it is decided in `recognizer_consumer.voting`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ocrstream.by_source import Pattern
 from ocrstream.folding import are_alike
 from ocrstream.geometry import Polygon, polygon_shift, polygon_size_wh
 from ocrstream.lines import place_words
-from ocrstream.messages import SURE, Appearance, FrameInfo, Region, Text, Word
+from ocrstream.messages import SURE, Appearance, FrameInfo, Region, Sight, Text, Word
 from recognizer_consumer.calibration import Calibration
 from recognizer_consumer.consensus import Consensus, Voted
 
@@ -38,6 +39,7 @@ class Sighting:
         fresh: whether it was read in this frame; otherwise it is there as it was last read.
         is_changed: whether its picture is another one than what was read before, or may be.
         words: the text's words and where they stand; empty where it is only one.
+        before: where the line was before this frame, as in `Crop`.
     """
 
     region: Region
@@ -48,6 +50,7 @@ class Sighting:
     fresh: bool = True
     is_changed: bool = True
     words: tuple[Word, ...] = ()
+    before: tuple[Sight, ...] = ()
 
 
 @dataclass(slots=True)
@@ -67,9 +70,18 @@ class Trail:
     polygon: Polygon
 
     @classmethod
-    def begin(cls, info: FrameInfo, polygon: Polygon) -> Trail:
-        """A line that is seen for the first time."""
-        return cls(info, info, [(info.at_ms, polygon)], polygon)
+    def begin(cls, info: FrameInfo, polygon: Polygon, before: Sequence[Sight] = ()) -> Trail:
+        """A line that is seen for the first time, and that was there before, as in `Crop`."""
+        # Of the frames before only the times are known.
+        seen = [
+            (replace(info, captured_at_ns=sight.at_ns, media_time_ms=sight.media_time_ms), sight.polygon)
+            for sight in before
+        ]
+        (first, place), *later = [*seen, (info, polygon)]
+        trail = cls(first, first, [(first.at_ms, place)], place)
+        for frame, place in later:
+            trail.see(frame, place)
+        return trail
 
     def see(self, info: FrameInfo, polygon: Polygon) -> None:
         """Take note of where the line is; a frame that was overtaken tells nothing more of that."""

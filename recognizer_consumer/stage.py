@@ -118,7 +118,7 @@ class RecognizerStage:
         """What a line says to the vote, and what of it is sure enough by itself."""
         # Where its words stand is told by the text's own words from here on.
         region = replace(crop.region, words=())
-        unread = Sighting(region, "", 0.0, view=crop.view, fresh=False)
+        unread = Sighting(region, "", 0.0, view=crop.view, fresh=False, before=crop.before)
         if not images:
             return unread, None
         mine = [next(readings) for _ in images]
@@ -129,8 +129,14 @@ class RecognizerStage:
         line = None if sure is None else Text(region, sure.text, sure.confidence, sure.words)
         if voice is None:
             return unread, line
-        sighting = Sighting(
-            region, voice.text, voice.confidence, voice.characters, crop.view, True, crop.is_changed, voice.words
+        sighting = replace(
+            unread,
+            text=voice.text,
+            confidence=voice.confidence,
+            characters=voice.characters,
+            fresh=True,
+            is_changed=crop.is_changed,
+            words=voice.words,
         )
         return sighting, line
 

@@ -182,7 +182,7 @@ class Ballot:
                     known = other
             if known is None:
                 # It may have moved on since it came into view again.
-                trail = source.unread.get(track_id) or Trail.begin(info, line.region.polygon)
+                trail = source.unread.get(track_id) or Trail.begin(info, line.region.polygon, line.before)
                 seen_first = replace(line, region=replace(line.region, polygon=trail.path[0][1]))
                 last_words = source.lost.take_like(seen_first, trail.first)
         if last_words is not None and track_of(last_words) not in source.votes:
@@ -281,7 +281,7 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         if track_id in source.unread:
             source.unread[track_id].see(info, line.region.polygon)
         else:
-            source.unread[track_id] = Trail.begin(info, line.region.polygon)
+            source.unread[track_id] = Trail.begin(info, line.region.polygon, line.before)
         if line.fresh:
             # Where it begins with its track, it will have been there when it was not read yet.
             trail = source.unread.pop(track_id)

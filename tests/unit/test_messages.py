@@ -23,6 +23,7 @@ from ocrstream.messages import (
     PictureRef,
     RawRecord,
     Region,
+    Sight,
     Text,
     Texts,
     Word,
@@ -73,7 +74,11 @@ CROPS = Crops(
     INFO,
     DETECTOR,
     (
-        Crop(Region(0, POLYGON, 0.75, "track-1"), (Picture.from_encoded(png(30, 8, 10)),)),
+        Crop(
+            Region(0, POLYGON, 0.75, "track-1"),
+            (Picture.from_encoded(png(30, 8, 10)),),
+            before=(Sight(3, None, POLYGON), Sight(4, 1.5, POLYGON)),
+        ),
         Crop(
             Region(4, POLYGON, 0.5, words=(POLYGON, POLYGON)),
             (Picture.from_encoded(png(9, 31, 20)), Picture.from_encoded(png(12, 31, 30))),

@@ -14,6 +14,7 @@ import pytest
 from ocrstream_test_engines import BlocksDetector, make_picture
 
 from detector_consumer import stage as stage_module
+from detector_consumer.retracing import MOMENT_S
 from detector_consumer.stage import DetectorStage
 from detector_consumer.watching import (
     EXAMINE_AFTER_S,
@@ -513,6 +514,27 @@ def test_a_live_source_is_followed_while_the_detector_looks_and_what_it_finds_is
     assert bounding_box(exit_.polygon) == pytest.approx(EXIT[1], abs=1)
     assert crops.is_kept
     assert all(crop.pictures for crop in crops.crops)
+
+
+def test_a_line_that_is_found_late_was_there_since_it_came_up() -> None:
+    later = Later()
+    rig = Rig(aside=later)
+    rig.show(still(1, 2, EXIT, live=True))
+    later.work()
+    for now in still(2, 4, EXIT, GATE, live=True):
+        rig.show([now])
+        if at_s(rig.told[-1]) > 2.7:
+            later.work()
+    rig.finish()
+    told = [crop for crops in rig.told for crop in crops.crops]
+    (before,) = [crop.before for crop in told if crop.before and crop.region.polygon[0][0] == GATE[1][0]]
+    assert [bounding_box(sight.polygon) for sight in before] == [pytest.approx(GATE[1], abs=1)] * len(before)
+    ended = {a.track_id: a for texts in rig.read() for a in texts.appearances}.values()
+    (gate,) = (appearance for appearance in ended if appearance.text == GATE[0])
+    assert gate.first_at_ns / 1e9 == pytest.approx(2.0, abs=MOMENT_S + FRAME_S)
+    assert gate.first_at_ns >= 2e9 - 1
+    assert gate.path[0][0] == gate.first_ms
+    assert len(gate.path) == 2, "it stood still"
 
 
 def test_a_late_answer_leaves_the_same_behind_as_an_early_one() -> None:
