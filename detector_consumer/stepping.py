@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
+from detector_consumer.covering import Bands, bands, cover
 from detector_consumer.flow import Corners, Grey, Patches
 
 STILL_FIT = 0.97
@@ -39,6 +40,7 @@ class Step:
         fit: ``(T,)``, how much they look like themselves there.
         is_led: ``(T,)``, whether their own points brought them there.
         rests: ``(T,)``, whether they are where they were in the frame while the camera moved.
+        is_covered: ``(T,)``, whether something is in front of a part of them, and the rest is where it was expected.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Step:
         self.fit = flow.fit(reference, flow.patches(grey, expected))
         self.is_led = np.zeros(len(expected), np.bool_)
         self.rests = np.zeros(len(expected), np.bool_)
+        self.is_covered = np.zeros(len(expected), np.bool_)
+        self._expected = expected.copy()
 
     def own(self) -> NDArray[np.float64]:
         """How far the lines moved beside the camera, ``(T, 2)``."""
@@ -75,23 +79,54 @@ class Step:
         rests = (fit >= VISIBLE_FIT) & (gain > least)
         chosen = asked[rests]
         self.now[chosen], self.fit[chosen], self.rests[chosen] = self._before[chosen], fit[rests], True
+        self._expected[chosen] = self._before[chosen]
 
-    def ask_points(self, which: NDArray[np.intp], expected: Corners | None = None, levels: int = flow.LEVELS) -> None:
+    def ask_points(
+        self,
+        which: NDArray[np.intp],
+        expected: Corners | None = None,
+        levels: int = flow.LEVELS,
+        least_fit: float | NDArray[np.float64] = VISIBLE_FIT,
+    ) -> None:
         """Let some lines' own points say where they are, as long as they look like themselves there.
 
         Args:
             which: their numbers.
             expected: where to look for them, one each; where they are thought to be by default.
             levels: how far around, see `flow.follow`.
+            least_fit: how much like themselves they have to look there, one each or all.
         """
         if not len(which):
             return
         expected = self.now[which] if expected is None else expected
         led = flow.follow(self._before_grey, self._grey, self._before[which], expected, levels)
         fit = flow.fit(self._reference.of(which), flow.patches(self._grey, led.corners))
-        trusted = (led.support >= MIN_SUPPORT) & (fit >= VISIBLE_FIT) & (fit >= self.fit[which] - ALIKE)
+        trusted = (led.support >= MIN_SUPPORT) & (fit >= least_fit) & (fit >= self.fit[which] - ALIKE)
         chosen = which[trusted]
         self.now[chosen], self.fit[chosen], self.is_led[chosen] = led.corners[trusted], fit[trusted], True
+
+    def see_covered(self, clear: Bands, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Leave lines where they were expected that something hides in part: its pixels would take them along.
+
+        Args:
+            clear: what they looked like when nothing was in front of them.
+            which: ``(T,)``, of which lines that is not long ago.
+
+        Returns:
+            ``(T,)``, in front of which nothing is.
+        """
+        expected = cover(clear, bands(self._grey, self._expected))
+        (asked,) = np.nonzero(which & expected.is_covered & (expected.fit > self.fit + ALIKE))
+        if not len(asked):
+            return expected.is_clear
+        # What grows or goes its own way covers more of what is around it, and is all there where its points say.
+        led = cover(clear.of(asked), bands(self._grey, self.now[asked]))
+        covered = asked[~led.is_clear]
+        self.is_covered[covered], self.is_led[covered] = True, False
+        self.now[covered], self.fit[covered] = self._expected[covered], expected.fit[covered]
+        is_clear = expected.is_clear.copy()
+        is_clear[asked] = led.is_clear
+        return is_clear
 
     def ask_companions(self, is_new: NDArray[np.bool_]) -> None:
         """Let new lines that their points lost in one jump go where the nearest line went that moves by itself."""
@@ -106,7 +141,7 @@ class Step:
 
     def look_around(self) -> None:
         """Put lines back that have come off bit by bit: steps from picture to picture are a little off each."""
-        (off,) = np.nonzero(self.fit < SURE_FIT)
+        (off,) = np.nonzero((self.fit < SURE_FIT) & ~self.is_covered)
         if not len(off):
             return
         reference, places, fit = self._reference.of(off), self.now[off], self.fit[off]

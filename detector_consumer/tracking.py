@@ -28,6 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
+from detector_consumer.covering import Bands, bands
+from detector_consumer.edges import NOT_TORN, Torn
 from detector_consumer.flow import Grey, Patches
 from detector_consumer.matching import Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
@@ -53,8 +55,14 @@ MIN_INSIDE = 0.15
 """A line of which less is left in the frame has left."""
 MOST_LEFT = 0.85
 """A piece of a line is at most this share of it long."""
+ALL_OF_IT = 0.97
+"""Of what is found so much of a known line long nothing is hidden."""
 FADED, LAST_CONTRAST = 0.5, 0.7
 """What has less than this share of its contrast has faded; at each find at most this share of it is let go."""
+COVERED_S = 5.0
+"""What has been in front of a line for so long stays there; what can be read then is what there is."""
+CLEAR_S = 0.3
+"""A line in front of which nothing is is remembered so often, as the light changes."""
 MISSES, MISSES_IN_SIGHT = 2, 4
 """So many examinations in a row without a find end a line; more while it looks as it did."""
 
@@ -72,8 +80,11 @@ class Followed:
         is_visible: whether it is seen; False where something is in front of it or it has gone.
         is_whole: whether all of it is in the frame and known. Of a line that the frame's edge cut off when it was found
             the rest is known when it is found again.
+        has_come_in: whether it is known in part only, and that part has left the frame's edge behind by more than half
+            of its height: the rest is taken to reach up to the edge until it is found.
         is_doubted: whether it had faded much when it was found last: it has to be found once more, or what is behind it
             would be taken for it.
+        is_covered: whether something has come in front of it and has not gone: what can be read is not what it says.
     """
 
     track_id: str
@@ -83,7 +94,9 @@ class Followed:
     fit: float
     is_visible: bool
     is_whole: bool
+    has_come_in: bool
     is_doubted: bool
+    is_covered: bool
 
 
 @dataclass(slots=True)
@@ -101,6 +114,11 @@ class _Track:
     rests: bool = False
     """Whether it stays where it is in the frame while the camera moves, as a date does that is written into it."""
     reference: Patches | None = None
+    clear: Bands | None = None
+    """What it looked like when nothing was in front of it last."""
+    clear_at_ns: int = 0
+    covered_at_ns: int | None = None
+    """When something was seen in front of it last; None when nothing has been since."""
     moved_px: float = 0.0
     fit: float = 1.0
     is_visible: bool = True
@@ -110,8 +128,22 @@ class _Track:
     """Of what it looked like of late, in levels of grey."""
     is_doubted: bool = False
     """Whether it had less by far when it was found last."""
-    is_torn: bool = False
-    """Whether it goes on beyond its corners: the frame's edge was there when it was found."""
+    torn: Torn = NOT_TORN
+    """Where the frame's edge cut it off when it was found: it goes on beyond its corners there."""
+
+    def is_behind(self, at_ns: int) -> bool:
+        """Whether something has come in front of it of late."""
+        return self.covered_at_ns is not None and at_ns - self.clear_at_ns < COVERED_S * 1e9
+
+    def note_clear(self, seen: Bands, at_ns: int) -> None:
+        """Take note that nothing is in front of it, as far as can be told."""
+        if self.covered_at_ns is not None and at_ns - self.covered_at_ns < CLEAR_S * 1e9:
+            # A bit of what goes may be there still.
+            return
+        self.covered_at_ns = None
+        # What comes slowly would become a part of what is clear bit by bit.
+        if at_ns - self.clear_at_ns >= CLEAR_S * 1e9:
+            self.clear, self.clear_at_ns = seen, at_ns
 
 
 @dataclass(slots=True)
@@ -127,10 +159,9 @@ class _Source:
             return np.inf, np.inf
         return self.grey.shape[1] / self.scale, self.grey.shape[0] / self.scale
 
-    def reaches_edge(self, corners: NDArray[np.float64]) -> bool:
-        """Whether a line that was found ends where the frame does, ``(4, 2)``."""
-        within = np.minimum(corners, np.array(self.size_wh()) - corners)
-        return self.grey is not None and bool(within.min() < EDGE_PX / self.scale)
+    def torn(self, found: NDArray[np.float64]) -> Torn:
+        """Where the frame's edge cuts a line off that was found, ``(4, 2)``."""
+        return NOT_TORN if self.grey is None else Torn.where(found, self.size_wh(), EDGE_PX / self.scale)
 
 
 class Tracker:
@@ -224,13 +255,17 @@ class Tracker:
                 track = known[wholes[number]]
             elif number in matched:
                 track = known[matched[number]]
-                _correct(track, corners, source)
+                if _length(corners) >= ALL_OF_IT * _length(_in_frame(track.corners, source)):
+                    # All of it is seen: it has grown, or the light is another.
+                    track.covered_at_ns = None
+                if not track.is_behind(at_ns):
+                    _correct(track, corners, source)
             else:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
-                track.is_torn = source.reaches_edge(corners)
+                track.torn = source.torn(corners)
                 source.tracks.append(track)
             track.is_doubted = False
-            if _is_to_remember(track, is_piece=number in wholes):
+            if not track.is_behind(at_ns) and _is_to_remember(track, is_piece=number in wholes):
                 news.append(track)
             track.score, track.seen_at_ns = region.detector_score, at_ns
             track.misses, track.fit, track.is_visible = 0, 1.0, True
@@ -268,10 +303,18 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     step = Step(source.grey, grey, before, camera, camera + own[:, None], reference)
     if not motion.is_still:
         step.let_rest(np.array([track.rests for track in tracks]))
-    step.ask_points(np.flatnonzero((step.fit < STILL_FIT) & ~step.rests))
+    is_behind = np.array([track.is_behind(at_ns) for track in tracks])
+    asked = np.flatnonzero((step.fit < STILL_FIT) & ~step.rests)
+    # What comes to hide all of a line takes its points along.
+    step.ask_points(asked, least_fit=np.where(is_behind[asked], SURE_FIT, VISIBLE_FIT))
+    is_clear = step.see_covered(
+        Bands.stacked(track.clear for track in tracks if track.clear is not None),
+        np.array([at_ns - track.clear_at_ns < COVERED_S * 1e9 for track in tracks]),
+    )
     step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
     step.look_around()
     is_restless = step.is_restless()
+    seen = bands(grey, step.now)
     for number, track in enumerate(tracks):
         if not motion.is_still:
             track.rests = bool(step.rests[number])
@@ -285,8 +328,13 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
         track.moved_px = float(np.linalg.norm((corners - track.corners).mean(axis=0)))
         track.corners, track.fit = corners, float(step.fit[number])
         track.is_restless = bool(is_restless[number])
-        # What the detector has just missed has to look like itself to count as there.
-        track.is_visible = track.fit >= (SURE_FIT if track.misses else VISIBLE_FIT)
+        if step.is_covered[number]:
+            track.covered_at_ns = at_ns
+        elif is_clear[number] or track.fit >= SAME_FIT:
+            track.note_clear(seen.of([number]), at_ns)
+        # What the detector has just missed, or something was in front of, has to look like itself to count as there.
+        is_doubtful = track.misses or (track.is_behind(at_ns) and not step.is_covered[number])
+        track.is_visible = track.fit >= (SURE_FIT if is_doubtful else VISIBLE_FIT)
         if track.is_visible:
             track.seen_at_ns = at_ns
 
@@ -300,7 +348,9 @@ def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
         (line, number): pair
         for (line, number), pair in overlaps(found, shown).items()
         # What is nearby and looks unlike all that was known there is another line; a text can change in its place.
-        if source.tracks[number].fit >= STRANGER_FIT or pair.iou >= SAME_PLACE_IOU
+        if source.tracks[number].fit >= STRANGER_FIT
+        or pair.iou >= SAME_PLACE_IOU
+        or source.tracks[number].is_behind(source.at_ns)
     }
 
 
@@ -316,7 +366,9 @@ def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: 
         return False
     corners = track.corners[None] * source.scale
     now = flow.patches(source.grey, corners)
-    return bool(flow.fit(flow.within(track.reference, corners, found[None] * source.scale), now)[0] >= SURE_FIT)
+    fit = float(flow.fit(flow.within(track.reference, corners, found[None] * source.scale), now)[0])
+    # A piece beside what is in front of a line reaches over its edge.
+    return fit >= (VISIBLE_FIT if track.is_behind(source.at_ns) else SURE_FIT)
 
 
 def _length(corners: NDArray[np.float64]) -> float:
@@ -331,9 +383,9 @@ def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None
     far_px = np.linalg.norm(off, axis=1).max()
     # The detector's places tremble by a share of the height; what is further off grew, or was split or merged.
     if far_px > MAX_TREMBLE * polygon_size_wh(to_polygon(found))[1]:
-        track.corners, track.is_torn, track.reference = found, source.reaches_edge(found), None
+        track.corners, track.torn, track.reference = found, source.torn(found), None
         return
-    track.is_torn &= source.reaches_edge(found)
+    track.torn = track.torn.and_then(source.torn(found))
     # Where the frame cuts a line off, the detector does not know how it goes on.
     is_seen = np.abs(shown - track.corners).max(axis=1) < 1
     gain = max(MIN_GAIN, 1 / track.finds)
@@ -346,6 +398,9 @@ def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: C
     for number, track in enumerate(source.tracks):
         if number not in seen and examined(to_polygon(_in_frame(track.corners, source))):
             if number in merged:
+                continue
+            if track.covered_at_ns == source.at_ns:
+                kept.append(track)
                 continue
             # What is in front of a line hides it from the detector, too: then time decides.
             track.misses += track.is_visible
@@ -370,9 +425,11 @@ def _remember(tracks: list[_Track], source: _Source) -> None:
     """Keep what lines look like where the detector has just found them."""
     if source.grey is None or not tracks:
         return
-    seen = flow.patches(source.grey, np.stack([track.corners for track in tracks]) * source.scale)
+    corners = np.stack([track.corners for track in tracks]) * source.scale
+    seen, clear = flow.patches(source.grey, corners), bands(source.grey, corners)
     for number, (track, contrast) in enumerate(zip(tracks, seen.levels.std(axis=1).tolist(), strict=True)):
         track.reference = seen.of([number])
+        track.clear, track.clear_at_ns, track.covered_at_ns = clear.of([number]), source.at_ns, None
         track.is_doubted = contrast < FADED * track.contrast
         # In other light it stays the same text, which is found again and again.
         track.contrast = max(contrast, LAST_CONTRAST * track.contrast)
@@ -408,8 +465,8 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
     if not tracks:
         return []
     corners = np.stack([track.corners for track in tracks])
-    shown = _in_frame(corners, source)
-    is_inside = (shown == corners).all(axis=(1, 2)).tolist()
+    is_inside = (_in_frame(corners, source) == corners).all(axis=(1, 2)).tolist()
+    shown = _in_frame(np.stack([track.torn.with_rest(track.corners, source.size_wh()) for track in tracks]), source)
     return [
         Followed(
             track.track_id,
@@ -418,8 +475,10 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
             track.moved_px,
             track.fit,
             track.is_visible,
-            inside and not track.is_torn,
+            inside and not track.torn.is_torn,
+            track.torn.has_come_in(track.corners, source.size_wh()),
             track.is_doubted,
+            track.is_behind(source.at_ns),
         )
         for track, polygon, inside in zip(tracks, shown.round(2).tolist(), is_inside, strict=True)
     ]

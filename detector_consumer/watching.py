@@ -21,10 +21,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from detector_consumer.examining import Examination, frame_box, parts_to_examine
-from detector_consumer.gating import Changes, Gate, GateSettings
+from detector_consumer.gating import Changes, Gate, GateSettings, Tiles
 from detector_consumer.masks import is_masked
 from detector_consumer.motion import Grey, Greys, Motion, MotionEstimator, shrink
 from detector_consumer.overlays import Overlays
@@ -33,7 +35,7 @@ from detector_consumer.retracing import Moment, Past, retraced
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, Look, view_of
 from ocrstream.cropping import cut
-from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh
+from ocrstream.geometry import Box, Polygon, polygon_shift, polygon_size_wh
 from ocrstream.lines import carry, cut_line
 from ocrstream.messages import Crop, Crops, FrameInfo, Region, Sight
 from ocrstream.models import Detector, Margin, TextLine
@@ -42,7 +44,11 @@ from ocrstream.picture import Picture
 
 EXAMINE_AFTER_S, EXAMINE_IDLE_S = 0.3, 1.0
 """The detector is not asked again sooner, however much changes: text has to stand a while to be read by anybody. While
-it finds nothing new (somebody walks by, trees move) it is asked less and less often."""
+it finds nothing new where something changes (somebody walks by, trees move, a clock ticks) it is asked less and less
+often of that."""
+
+VAIN_TILES = 2
+"""Changes so near to where nothing new was found are more of the same."""
 
 EXAMINE_LOST_S = 0.1
 """But so soon, once, where a line is seen no more: another one is likely in its place."""
@@ -98,6 +104,7 @@ class Watch:
         self._has_answer = False
         self._examined_at_ns: int | None = None
         self._examine_wait_s = EXAMINE_AFTER_S
+        self._in_vain: NDArray[np.uint8] | None = None
         self._in_sight_then: set[str] = set()
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
@@ -161,7 +168,11 @@ class Watch:
         regions = [Region(number, line.polygon, line.score) for number, line in enumerate(examination.lines)]
         tracks = tracker.associate(_KEY, frame_id, regions, asked.at_ns, examination.holds)
         news = [track for track in tracks if track.track_id.startswith(frame_id)]
-        self._examine_wait_s = EXAMINE_AFTER_S if news else min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
+        if news:
+            self._examine_wait_s, self._in_vain = EXAMINE_AFTER_S, None
+        else:
+            self._examine_wait_s = min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
+            self._note_in_vain(asked.tiles)
         self._came |= asked.came(news)
         for track, line in zip(tracks, examination.lines, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
@@ -181,7 +192,8 @@ class Watch:
             self._asked = self._examined_at_ns = None
 
     def _ask(self, examination: Examination) -> Examination:
-        self._asked = _Asked(examination, self._past.moments(), self._tracker.copy(), [])
+        assert self._changes is not None
+        self._asked = _Asked(examination, self._changes.tiles, self._past.moments(), self._tracker.copy(), [])
         self._examined_at_ns = self._at_ns()
         self._in_sight_then = {track.track_id for track in self._tracker.tracks(_KEY) if track.is_visible}
         # What changes from now on is to be looked at next time.
@@ -288,13 +300,29 @@ class Watch:
         known = self._tracker.tracks(_KEY)
         in_sight = [track for track in known if track.is_visible]
         # The rest of a line that the frame's edge cut off when it was found.
-        come_in = [track.polygon for track in in_sight if not track.is_whole and _has_come_in(track.polygon, whole)]
+        come_in = [track.polygon for track in in_sight if track.has_come_in]
         is_lost = any(track.track_id in self._in_sight_then for track in known if not track.is_visible)
-        wait_s = EXAMINE_LOST_S if is_lost else EXAMINE_AFTER_S if come_in else self._examine_wait_s
+        wait_s = (
+            EXAMINE_LOST_S if is_lost else EXAMINE_AFTER_S if come_in or self._is_elsewhere() else self._examine_wait_s
+        )
         if not self._has_time or self._at_ns() - self._examined_at_ns < wait_s * 1e9:
             return []
         doubted = [track.polygon for track in in_sight if track.is_doubted]
         return parts_to_examine(self._changes, [*come_in, *doubted], [track.polygon for track in in_sight], whole)
+
+    def _note_in_vain(self, tiles: Tiles) -> None:
+        """Take note that nothing new was found where something has changed."""
+        size = 2 * VAIN_TILES + 1
+        grown = np.asarray(cv2.dilate(tiles.astype(np.uint8), np.ones((size, size), np.uint8)), np.uint8)
+        self._in_vain = grown if self._in_vain is None or self._in_vain.shape != grown.shape else self._in_vain | grown
+
+    def _is_elsewhere(self) -> bool:
+        """Whether anything has changed where nothing was looked for in vain of late."""
+        assert self._changes is not None
+        tiles = self._changes.tiles
+        if self._in_vain is None or self._in_vain.shape != tiles.shape:
+            return bool(tiles.any())
+        return bool((tiles & (self._in_vain == 0)).any())
 
     def _is_time_to_look(self) -> bool:
         assert self._info is not None
@@ -309,7 +337,7 @@ class Watch:
         wanted: dict[str, _Wanted] = {}
         due: dict[str, _Wanted] = {}
         for track in tracks:
-            if self._is_coming_in(track):
+            if track.is_covered or self._is_coming_in(track):
                 continue
             view = view_of(cut(shown.array(), track.polygon), track.polygon, is_whole=track.is_whole)
             look = self._album.look(track.track_id, view, self._at_ns())
@@ -317,7 +345,8 @@ class Watch:
                 wanted[track.track_id] = _Wanted(view.score, look is Look.CHANGED)
             elif look is Look.SAME and self._is_due(track):
                 due[track.track_id] = _Wanted(view.score, is_changed=False)
-        if self._has_time:
+        # What is new goes before what was read already.
+        if self._has_time and self._asked is None and not self._is_elsewhere():
             # Those that can be read worst first: they gain most, and then wait longer, so that the others' turn comes.
             first = sorted(due, key=lambda track_id: due[track_id].view)[:MOST_READ_AGAIN]
             wanted |= {track_id: due[track_id] for track_id in first}
@@ -408,12 +437,14 @@ class _Asked(NamedTuple):
 
     Attributes:
         examination: the question.
+        tiles: those that had to be looked at.
         past: what the source had shown, up to the frame it is about.
         tracker: what was known then.
         since: the frames that came in since.
     """
 
     examination: Examination
+    tiles: Tiles
     past: tuple[Moment, ...]
     tracker: Tracker
     since: list[_Step]
@@ -437,12 +468,6 @@ class _Asked(NamedTuple):
 
 _KEY = ("", 0)
 """A tracker can hold many sources; each watch has its own."""
-
-
-def _has_come_in(polygon: Polygon, whole: Box) -> bool:
-    """Whether a line has left the frame's edge behind by more than half its height."""
-    (x0, y0, x1, y1), (_, _, width, height) = bounding_box(polygon), whole
-    return min(x0, y0, width - x1, height - y1) > 0.5 * polygon_size_wh(polygon)[1]
 
 
 def _ordered(tracks: Sequence[Followed]) -> list[Followed]:

@@ -122,6 +122,7 @@ class OpenAppearance:
         is_at_edge: whether it was seen at the frame's edge since it was read last.
         waiting: a reading that differs; what follows tells whether it was a misreading or another text.
         clearest: the best view's score.
+        tallest_px: how high the line was at most where it was read.
         best_view: how good the best frame is: its view's score by its confidence and height.
         sent: its text and best frame as they were told last.
     """
@@ -133,6 +134,7 @@ class OpenAppearance:
     best_frame_id: str
     best_view: float = 0.0
     clearest: float = 0.0
+    tallest_px: float = 0.0
     readings: int = 0
     consensus: Consensus = field(default_factory=Consensus)
     before: tuple[FrameInfo, Sighting] | None = None
@@ -173,7 +175,8 @@ class OpenAppearance:
         vote.readings, vote.before, vote.is_settled = appearance.readings, (last, line), True
         vote.steady = line.text
         # How well it was seen is not known: no view is clearly better, and the best frame stays for now.
-        vote.clearest, vote.best_view = 1.0, polygon_size_wh(polygon)[1] * sure
+        vote.tallest_px = polygon_size_wh(polygon)[1]
+        vote.clearest, vote.best_view = 1.0, vote.tallest_px * sure
         return vote
 
     def winner(self) -> Voted:
@@ -185,6 +188,11 @@ class OpenAppearance:
     def agrees(self, text: str) -> bool:
         """Whether a text is what stands here."""
         return are_alike(text, self.winner().text) or (self.steady is not None and are_alike(text, self.steady))
+
+    def says_again(self, line: Sighting) -> bool:
+        """Whether a reading is of the same picture as the last one that counts, and says the same."""
+        assert self.before is not None
+        return self.waiting is None and not line.is_changed and are_alike(line.text, self.before[1].text)
 
     def said_at(self, region: Region) -> Text:
         """What stands here now, where the line is."""
@@ -220,6 +228,13 @@ class OpenAppearance:
         self.is_torn = self.is_at_edge
         self.add(info, line)
 
+    def correct(self, info: FrameInfo, line: Sighting, *, is_better: bool) -> None:
+        """Count a reading that differs, as it was seen from nearer, or better, than what was read before."""
+        self.steady = None
+        if is_better:
+            self.forget_votes()
+        self.add(info, line)
+
     def add(self, info: FrameInfo, line: Sighting) -> None:
         """Count a reading."""
         self.is_at_edge = False
@@ -235,7 +250,9 @@ class OpenAppearance:
         self.is_settled = self.is_settled or line.confidence >= SURE
         self.before = info, line
         self.clearest = max(self.clearest, line.view)
-        view = line.view * line.confidence * polygon_size_wh(line.region.polygon)[1]
+        height_px = polygon_size_wh(line.region.polygon)[1]
+        self.tallest_px = max(self.tallest_px, height_px)
+        view = line.view * line.confidence * height_px
         # A view that is hardly better is not worth another best frame.
         if view > self.best_view * 1.1:
             self.best_view, self.best_frame_id = view, info.frame_id
@@ -250,7 +267,7 @@ class OpenAppearance:
     def forget_votes(self) -> None:
         """Begin the vote anew: what was read so far was passing."""
         self.consensus, self._winner = Consensus(), None
-        self.clearest = self.best_view = 0.0
+        self.clearest = self.tallest_px = self.best_view = 0.0
 
     def settle(self, line: Sighting) -> None:
         """Take note that a reading has held."""

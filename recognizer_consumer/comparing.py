@@ -23,7 +23,10 @@ LIKELY = 0.85
 """A reading of a changed picture, which then stands, is another text if it is so sure of what differs."""
 
 BETTER_VIEW = 1.25
-"""A view whose score is so many times the best one's so far is clearly better."""
+"""A view whose score is so many times the best one's so far, or that is so many times as high, is clearly better."""
+
+NEARER = 1.08
+"""A sign that comes nearer is read a little better each time: that is so many times as high as it was before."""
 
 STRETCH = 1.15
 """Where a place's proportions change more than so, it shows more of a line, or less, than before."""
@@ -111,13 +114,31 @@ def _proportions(polygon: Polygon) -> float:
     return max(width, 1.0) / max(height, 1.0)
 
 
-def corrects(vote: OpenAppearance, line: Sighting) -> bool:
-    """Whether a reading that differs is to be voted on because it comes from a clearly better view."""
-    if vote.waiting is not None or line.view < BETTER_VIEW * vote.clearest or is_unlike(line.text, vote.winner().text):
-        return False
-    # What was taken to stand there was read from worse views.
-    vote.steady = None
-    return True
+class Correction(Enum):
+    """What a reading that differs a little is to what was read before of the same text."""
+
+    NONE = auto()
+    """No correction: it may be another text."""
+    NEARER = auto()
+    """It is to be voted on: it was seen from a little nearer."""
+    BETTER = auto()
+    """It counts in place of what was read before: it comes from a clearly better view."""
+
+
+def correction(vote: OpenAppearance, line: Sighting) -> Correction:
+    """Whether a reading that differs corrects what was read from worse views."""
+    text = vote.winner().text
+    is_shorter = len(folded_text(line.text)) <= len(folded_text(text)) - HIDDEN
+    if vote.waiting is not None or is_shorter or vote.agrees(line.text) or is_unlike(line.text, text):
+        return Correction.NONE
+    assert vote.before is not None
+    stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
+    if not 1 / STRETCH < stretch < STRETCH:
+        return Correction.NONE
+    nearer = polygon_size_wh(line.region.polygon)[1] / max(vote.tallest_px, 1.0)
+    if line.view >= BETTER_VIEW * vote.clearest or nearer >= BETTER_VIEW:
+        return Correction.BETTER
+    return Correction.NEARER if nearer >= NEARER else Correction.NONE
 
 
 def stood_alone(vote: OpenAppearance, waiting: Waiting, info: FrameInfo) -> bool:

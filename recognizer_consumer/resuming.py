@@ -15,7 +15,7 @@ import numpy as np
 
 from ocrstream.errors import MalformedRecordError
 from ocrstream.folding import are_alike, folded_text
-from ocrstream.geometry import Polygon, polygon_at, polygon_size_wh
+from ocrstream.geometry import Polygon, polygon_at, polygon_size_wh, to_polygon
 from ocrstream.messages import GONE_AFTER_S, LONGEST_GAP_S, SURE, TEXTS, Appearance, FrameInfo, Texts
 from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.superseding import track_of
@@ -33,6 +33,12 @@ Raises:
 
 SAME_PLACE = 1.0
 """A line stands where another stood if its middle is no further away than so many text heights: cameras shake."""
+
+SAME_WAY = 0.2
+"""Or, where it has moved on, by this share of the way more."""
+
+SPEED_MS, LONGEST_WAY_MS = 300.0, 10_000.0
+"""How fast a text moves is told by the last of its path, and where it is then for so long."""
 
 SAME_SIZE = 1.5
 """And if neither is so many times as high or as long as the other."""
@@ -100,23 +106,44 @@ def stands_at(polygon: Polygon, line: Sighting) -> bool:
 
 def _distance_px(appearance: Appearance, line: Sighting, info: FrameInfo) -> float | None:
     """How far a line is from where a text stood that it may be; None where it cannot be that."""
-    polygon = polygon_at(appearance.path, info.at_ms)
+    shifts = [
+        shift
+        for polygon, far_px in _expected(appearance, info.at_ms)
+        if (shift := _shift_of_like_px(polygon, appearance, line, far_px)) is not None
+    ]
+    return min(shifts, default=None)
+
+
+def _expected(appearance: Appearance, at_ms: float) -> list[tuple[Polygon, float]]:
+    """Where a text may be at a time: where it was last, and where it is if it has moved on; and how far it has then."""
+    path = appearance.path
+    places = [(polygon_at(path, at_ms), 0.0)]
+    end_ms = path[-1][0]
+    speed = np.subtract(path[-1][1], polygon_at(path, end_ms - SPEED_MS)) / SPEED_MS
+    way = (speed * (at_ms - end_ms)).mean(axis=0)
+    if end_ms - path[0][0] >= SPEED_MS and 0 < at_ms - end_ms <= LONGEST_WAY_MS and np.linalg.norm(way) >= 1:
+        places.append((to_polygon(np.array(path[-1][1]) + way), float(np.linalg.norm(way))))
+    return places
+
+
+def _shift_of_like_px(polygon: Polygon, appearance: Appearance, line: Sighting, far_px: float) -> float | None:
+    """How far a line is from where a text is expected that it may be; None where it cannot be that."""
     short, long = sorted((folded_text(line.text), folded_text(appearance.text)), key=len)
     if 3 <= len(short) < len(long) and is_part(short, long):
         # More of a line is read that comes in, or less of one that leaves: one of its ends is where it was.
-        found = [shift for end in _ENDS if (shift := _shift_px(polygon, line, end)) is not None]
+        found = [shift for end in _ENDS if (shift := _shift_px(polygon, line, end, far_px)) is not None]
         return min(found, default=None)
     # Spaces come and go from one reading to the next.
     is_alike = are_alike(line.text, appearance.text) or short.replace(" ", "") == long.replace(" ", "") != ""
     if not is_alike and (line.confidence >= SURE or is_unlike(line.text, appearance.text)):
         return None
-    return _whole_shift_px(polygon, line)
+    return _whole_shift_px(polygon, line, far_px)
 
 
-def _whole_shift_px(polygon: Polygon, line: Sighting) -> float | None:
-    """How far a line's middle is from where it was; None where that is too far, or the line another size."""
+def _whole_shift_px(polygon: Polygon, line: Sighting, far_px: float = 0.0) -> float | None:
+    """How far a line's middle is from where it should be; None where that is too far, or the line another size."""
     width, old_width = (max(polygon_size_wh(each)[0], 1.0) for each in (line.region.polygon, polygon))
-    return _shift_px(polygon, line, _MIDDLE) if 1 / SAME_SIZE < width / old_width < SAME_SIZE else None
+    return _shift_px(polygon, line, _MIDDLE, far_px) if 1 / SAME_SIZE < width / old_width < SAME_SIZE else None
 
 
 _MIDDLE = (0, 1, 2, 3)
@@ -124,14 +151,21 @@ _ENDS = ((0, 3), (1, 2))
 """The corners of a polygon between which its middle is, and those of its left and right end."""
 
 
-def _shift_px(polygon: Polygon, line: Sighting, corners: Sequence[int]) -> float | None:
-    """How far the middle of these corners is from where it was; None where that is too far, or the height another."""
+def _shift_px(polygon: Polygon, line: Sighting, corners: Sequence[int], far_px: float) -> float | None:
+    """How far the middle of these corners is from where it should be; None where it is too far, or the height another.
+
+    Args:
+        polygon: where the line should be.
+        line: where it is.
+        corners: their numbers.
+        far_px: how far it has moved there: by a share of that it may have gone farther, or less far.
+    """
     height, old_height = (max(polygon_size_wh(each)[1], 1.0) for each in (line.region.polygon, polygon))
     if not 1 / SAME_SIZE < height / old_height < SAME_SIZE:
         return None
     here, there = (np.mean([each[corner] for corner in corners], axis=0) for each in (line.region.polygon, polygon))
     shift_px = float(np.linalg.norm(here - there))
-    return shift_px if shift_px <= SAME_PLACE * max(height, old_height) else None
+    return shift_px if shift_px <= SAME_PLACE * max(height, old_height) + SAME_WAY * far_px else None
 
 
 def nothing_is_known(info: FrameInfo) -> Sequence[Appearance]:

@@ -40,7 +40,7 @@ from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region
 from ocrstream.storage.superseding import track_of
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting
 from recognizer_consumer.calibration import Calibration, calibration_of
-from recognizer_consumer.comparing import LIKELY, Growth, corrects, growth, is_another, stood_alone
+from recognizer_consumer.comparing import LIKELY, Correction, Growth, correction, growth, is_another, stood_alone
 from recognizer_consumer.resuming import Lost, Recall, nothing_is_known, stands_at
 
 REFRESH_S = 1.0
@@ -293,6 +293,12 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         vote.touch_edge()
     if not line.fresh:
         return _hold(source, track_id, vote, info, line)
+    if (kind := correction(vote, line)) is not Correction.NONE:
+        vote.correct(info, line, is_better=kind is Correction.BETTER)
+        return []
+    if vote.says_again(line):
+        vote.add(info, line)
+        return []
     grown = growth(vote, info, line)
     if grown is Growth.LESS and (line.is_changed or _is_at_edge(info, line.region.polygon)):
         # What is left of a line that leaves says nothing new, nor does a piece that is found of it for a moment.
@@ -303,7 +309,7 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         return _replace(source, track_id, vote, vote.waiting)
     elif grown is Growth.MORE:
         vote.grow(info, line)
-    elif vote.agrees(line.text) or corrects(vote, line):
+    elif vote.agrees(line.text):
         vote.count_waiting()
         vote.add(info, line)
     elif vote.waiting is None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from ocrstream.geometry import Polygon, box_polygon
+from ocrstream.geometry import Polygon, bounding_box, box_polygon
 from ocrstream.messages import TEXTS, Appearance, FrameInfo, RawRecord, Region, Texts, make_frame_id
 from ocrstream.storage.embedded import EmbeddedStore
 from ocrstream.storage.superseding import track_of
@@ -125,6 +126,37 @@ def test_the_same_text_elsewhere_is_another_one() -> None:
     watching.start_again()
     watching.show(10, (seen("n1", "Exit", where=BOARD),))
     assert len(watching.spans()) == 2
+
+
+def van(second: float) -> Polygon:
+    """Where a van's sign is that drives past at 90 px a second."""
+    return box_polygon(40.0 + 90 * second, 30.0, 240.0 + 90 * second, 74.0)
+
+
+def driving(track_id: str, start: float, end: float) -> list[tuple[Sighting, ...]]:
+    tenths = range(round(10 * start), round(10 * end))
+    return [(seen(track_id, "VAN 4821" if n == tenths[0] else "", where=van(n / 10)),) for n in tenths]
+
+
+@pytest.mark.parametrize("way_px", [0, 30, -30, 120])
+def test_a_line_that_has_moved_on_meanwhile_goes_on(way_px: int) -> None:
+    watching = Watching()
+    watching.show(0, *driving("t1", 0, 1.5))
+    watching.start_again()
+    there = box_polygon(*np.add(bounding_box(van(2.6)), (way_px, 0, way_px, 0)))
+    watching.show(2.6, (seen("t2", "VAN 4821", where=there),), since_ns=7)
+    is_it = abs(way_px) < 100
+    assert [span[:2] for span in watching.spans()] == [("t1", "VAN 4821")] + [("t2", "VAN 4821")] * (not is_it)
+
+
+def test_more_is_read_of_a_line_that_has_come_in_meanwhile() -> None:
+    watching = Watching()
+    coming = [box_polygon(440.0 - 20 * n, 200.0, 640.0, 244.0) for n in range(8)]
+    watching.show(0, *[(seen("t1", "Weather: rain" if n == 7 else "", where=place),) for n, place in enumerate(coming)])
+    watching.start_again()
+    there = box_polygon(440.0 - 20 * 17, 200.0, 640.0, 244.0)
+    watching.show(1.7, (seen("t2", "Weather: rain from the west", where=there),), since_ns=7)
+    assert [span[:2] for span in watching.spans()] == [("t1", "Weather: rain from the west")]
 
 
 def test_what_had_gone_before_does_not_go_on() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import regex
 
-from ocrstream.geometry import box_polygon
+from ocrstream.geometry import Polygon, box_polygon
 from ocrstream.messages import Appearance, FrameInfo, Region, Text, Word, make_frame_id
 from recognizer_consumer.appearing import LONGEST_PATH, Sighting
 from recognizer_consumer.likeness import lacks_letters
@@ -174,9 +174,17 @@ class Place:
         self._last: dict[str, Appearance] = {}
 
     def read(
-        self, second: float, text: str, confidence: float = 0.95, view: float = 1.0, *, is_changed: bool = True
+        self,
+        second: float,
+        text: str,
+        confidence: float = 0.95,
+        view: float = 1.0,
+        *,
+        is_changed: bool = True,
+        polygon: Polygon = REGION.polygon,
     ) -> None:
-        self._count(second, Sighting(REGION, text, confidence, view=view, is_changed=is_changed))
+        region = replace(REGION, polygon=polygon)
+        self._count(second, Sighting(region, text, confidence, view=view, is_changed=is_changed))
 
     def said(self, second: float) -> str | None:
         """What a document of this time says."""
@@ -269,6 +277,20 @@ def test_a_clearly_better_view_corrects_what_was_read_from_worse_ones() -> None:
     place.read(2.0, "GATE B12", view=0.8)
     place.still_there(2.3, 2.6)
     assert place.spans() == [("GATE B12", 2, 1.0, 2.6)]
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1.12, "one"), (1.0, "several")])
+def test_a_sign_that_comes_nearer_is_read_better_and_better(times: float, expected: str) -> None:
+    place = Place()
+    for number, text in enumerate(["SPEED UIMIT 80", "SPEED UMIT 80", "SPEED LIMIT 80", "SPEED LIMIT 80"]):
+        height = 40 * times**number
+        polygon = box_polygon(40.0, 30.0, 40.0 + 6 * height, 30.0 + height)
+        view = 0.3 * times**number
+        place.read(1 + number / 2, text, view=view, polygon=polygon)
+        place.read(1.3 + number / 2, text, view=view, polygon=polygon, is_changed=False)
+    told = place.spans()
+    assert (len(told) == 1) == (expected == "one")
+    assert told[-1][0] == "SPEED LIMIT 80"
 
 
 def test_a_view_that_is_not_better_corrects_nothing() -> None:

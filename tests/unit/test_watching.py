@@ -210,6 +210,52 @@ def test_a_new_text_is_found_by_looking_at_its_part_only() -> None:
     assert new.region.track_id == f"{first.info.frame_id}-000"
 
 
+def test_where_something_changes_in_vain_keeps_nobody_from_looking_elsewhere() -> None:
+    """A fan turns all the time; a banner that stands for half a second far from it is found all the same."""
+    menu = ("Menu", (40.0, 280.0, 180.0, 330.0))
+
+    def shown(at_s: float, *lines: tuple[str, Box]) -> Frame:
+        frame_ = frame(at_s, menu, EXIT, *lines)
+        picture = frame_.picture.array().copy()
+        cv2.line(
+            picture,
+            (560, 300),
+            (560 + round(40 * np.cos(9 * at_s)), 300 + round(40 * np.sin(9 * at_s))),
+            (170, 170, 170),
+            5,
+        )
+        return Frame(frame_.info, Picture.from_array(picture))
+
+    rig = Rig()
+    rig.show(shown(1 + n * FRAME_S) for n in range(150))
+    asked = len(rig.detector.shown)
+    rig.show(shown(6 + n * FRAME_S) for n in range(30))
+    assert len(rig.detector.shown) - asked <= 2, "it is asked seldom by now"
+    told = rig.show(shown(7 + n * FRAME_S, *[GATE][: 7 <= 7 + n * FRAME_S < 7.5]) for n in range(30))
+    found = [crops for crops in told if len(crops.crops) == 3]
+    assert found
+    assert at_s(found[0]) <= 7 + EXAMINE_AFTER_S + 2 * FRAME_S
+
+
+def test_a_line_that_something_covers_is_not_sent() -> None:
+    def shown(number: int) -> Frame:
+        frame_ = frame(1 + number * FRAME_S, GATE, EXIT)
+        picture = frame_.picture.array().copy()
+        x = 20 + 4 * number
+        cv2.rectangle(picture, (x - 30, 0), (x + 30, 180), (170, 180, 170), -1)
+        return Frame(frame_.info, Picture.from_array(picture))
+
+    rig = Rig()
+    rig.show(still(0, 1, GATE, EXIT))
+    gate = rig.told[0].crops[0].region.track_id
+    told = rig.show(shown(number) for number in range(40))
+    sent = [crop for crops in told for crop in crops.crops if crop.pictures and crop.is_changed]
+    assert not sent
+    assert {crop.region.track_id for crops in told for crop in crops.crops} <= {
+        gate, rig.told[0].crops[1].region.track_id
+    }  # fmt: skip
+
+
 def test_where_a_line_is_lost_is_looked_at_soon() -> None:
     def with_cloud(each: Frame) -> Frame:
         picture = each.picture.array().copy()
