@@ -76,44 +76,55 @@ class Past:
         return tuple(self._moments)
 
 
-def retraced(moments: Sequence[Moment], found: Lines) -> list[tuple[Sight, ...]]:
+class Traced(NamedTuple):
+    """A line's way to where it was found.
+
+    Attributes:
+        sights: where it was seen at the moments before, oldest first, without a gap; empty where it was not.
+        speed_px_s: how fast it moves beside the camera, ``(2,)`` in the frame's pixels; None where that is not known.
+    """
+
+    sights: tuple[Sight, ...]
+    speed_px_s: NDArray[np.float64] | None
+
+
+def retraced(moments: Sequence[Moment], found: Lines) -> list[Traced]:
     """Where lines were before they were found.
 
     Args:
         moments: what the source showed, up to the frame in which they were found.
         found: where they were found there, ``(N, 4, 2)`` in the frame's pixels.
-
-    Returns:
-        Of each line where it was seen at the moments before, oldest first, without a gap; empty where it was not.
     """
     sights: list[list[Sight]] = [[] for _ in found]
+    speeds: list[NDArray[np.float64] | None] = [None] * len(found)
     newest = moments[-1]
     now = found * newest.scale
     reference = flow.patches(newest.grey, now)
-    speed_px_s = np.zeros((len(found), 2))
+    back_px_s = np.zeros((len(found), 2))
     followed = np.arange(len(found))
     for later, earlier in zip(reversed(moments[1:]), reversed(moments[:-1]), strict=True):
         if not len(followed):
             break
-        step, seconds = _step_back(later, earlier, now, speed_px_s, reference), _apart_s(earlier, later)
+        step, seconds = _step_back(later, earlier, now, back_px_s, reference), _apart_s(earlier, later)
         is_there = _is_there(step, earlier)
         if seconds > 0:
-            speed_px_s = np.where(step.is_led[:, None], step.own() / seconds, speed_px_s)
-        now, reference, speed_px_s = step.now[is_there], reference.of(np.flatnonzero(is_there)), speed_px_s[is_there]
+            back_px_s = np.where(step.is_led[:, None], step.own() / seconds, back_px_s)
+        now, reference, back_px_s = step.now[is_there], reference.of(np.flatnonzero(is_there)), back_px_s[is_there]
         followed = followed[is_there]
-        for number, corners in zip(followed.tolist(), _in_frame(now, earlier), strict=True):
-            sights[number].append(
-                Sight(earlier.info.captured_at_ns, earlier.info.media_time_ms, to_polygon(corners.round(2)))
-            )
-    return [tuple(reversed(each)) for each in sights]
+        for number, corners, back in zip(followed.tolist(), _in_frame(now, earlier), back_px_s, strict=True):
+            sight = Sight(earlier.info.captured_at_ns, earlier.info.media_time_ms, to_polygon(corners.round(2)))
+            sights[number].append(sight)
+            if later is newest:
+                speeds[number] = -back / newest.scale
+    return [Traced(tuple(reversed(mine)), speed) for mine, speed in zip(sights, speeds, strict=True)]
 
 
 def _step_back(
-    later: Moment, earlier: Moment, now: Corners, speed_px_s: NDArray[np.float64], reference: flow.Patches
+    later: Moment, earlier: Moment, now: Corners, back_px_s: NDArray[np.float64], reference: flow.Patches
 ) -> Step:
     back = later.motion.inverse().matrix
     camera = now @ back[:, :2].T + back[:, 2]
-    own = speed_px_s * _apart_s(earlier, later)
+    own = back_px_s * _apart_s(earlier, later)
     own[np.linalg.norm(own, axis=1) < STEADY_PX] = 0.0
     step = Step(later.grey, earlier.grey, now, camera, camera + own[:, None], reference)
     if not later.motion.is_still:

@@ -74,6 +74,7 @@ class Followed:
     Attributes:
         track_id: the same as long as it is known.
         polygon: where it is, in the frame's pixels, clipped to the frame.
+        known: where what is known of it is, also outside of the frame.
         score: the detector's, when it last found it.
         moved_px: how far its middle moved since the frame before.
         fit: how much it looks as it did when the detector last found it, -1 to 1.
@@ -89,6 +90,7 @@ class Followed:
 
     track_id: str
     polygon: Polygon
+    known: Polygon
     score: float
     moved_px: float
     fit: float
@@ -245,6 +247,13 @@ class Tracker:
         }
         # What is known of a piece alone has merged into the whole.
         matched = match({numbers: pair for numbers, pair in pairs.items() if wholes.get(*numbers) == numbers[1]})
+        # Where another text has come up in a part of a line, it goes on as that, and what is left is a line by itself.
+        line_of = {track: line for line, track in matched.items()}
+        wholes = {
+            line: track
+            for line, track in wholes.items()
+            if line_of.get(track, line) in wholes or known[track].is_behind(at_ns)
+        }
         _count_misses(
             source, set(matched.values()), {track for (_, track), pair in pairs.items() if pair.is_part}, examined
         )
@@ -272,6 +281,12 @@ class Tracker:
             tracks.append(track)
         _remember(news, source)
         return _followed(tracks, source)
+
+    def note_speed(self, key: Key, track_id: str, speed_px_s: NDArray[np.float64]) -> None:
+        """Take note of how fast a line that has begun moves beside the camera, ``(2,)``."""
+        for track in self._sources[key].tracks:
+            if track.track_id == track_id:
+                track.speed_px_s, track.is_speed_known = speed_px_s, True
 
     def forget(self, key: Key, is_left_out: Callable[[Polygon], bool]) -> None:
         """End a source's tracks that are of no interest any more, by where they are in its newest frame."""
@@ -466,11 +481,16 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
         return []
     corners = np.stack([track.corners for track in tracks])
     is_inside = (_in_frame(corners, source) == corners).all(axis=(1, 2)).tolist()
-    shown = _in_frame(np.stack([track.torn.with_rest(track.corners, source.size_wh()) for track in tracks]), source)
+    wholes = corners.copy()
+    for number, track in enumerate(tracks):
+        if track.torn.is_torn:
+            wholes[number] = track.torn.with_rest(track.corners, source.size_wh())
+    shown = _in_frame(wholes, source)
     return [
         Followed(
             track.track_id,
             polygon_of(polygon),
+            polygon_of(known),
             track.score,
             track.moved_px,
             track.fit,
@@ -480,5 +500,7 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
             track.is_doubted,
             track.is_behind(source.at_ns),
         )
-        for track, polygon, inside in zip(tracks, shown.round(2).tolist(), is_inside, strict=True)
+        for track, polygon, known, inside in zip(
+            tracks, shown.round(2).tolist(), corners.round(2).tolist(), is_inside, strict=True
+        )
     ]

@@ -35,7 +35,7 @@ from detector_consumer.retracing import Moment, Past, retraced
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, Look, view_of
 from ocrstream.cropping import cut
-from ocrstream.geometry import Box, Polygon, polygon_shift, polygon_size_wh
+from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh, to_polygon
 from ocrstream.lines import carry, cut_line
 from ocrstream.messages import Crop, Crops, FrameInfo, Region, Sight
 from ocrstream.models import Detector, Margin, TextLine
@@ -173,12 +173,12 @@ class Watch:
         else:
             self._examine_wait_s = min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
             self._note_in_vain(asked.tiles)
-        self._came |= asked.came(news)
+        self._came |= asked.trace(news)
         for track, line in zip(tracks, examination.lines, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
             is_all_of_it = polygon_shift(line.polygon, track.polygon) < polygon_size_wh(line.polygon)[1]
             if is_all_of_it or track.track_id not in self._words:
-                self._words[track.track_id] = _Words(line.polygon, line.words)
+                self._words[track.track_id] = _Words(track.known, line.words)
         for step in asked.since:
             tracker.advance(_KEY, *step)
         self._tracker = tracker
@@ -346,7 +346,7 @@ class Watch:
             elif look is Look.SAME and self._is_due(track):
                 due[track.track_id] = _Wanted(view.score, is_changed=False)
         # What is new goes before what was read already.
-        if self._has_time and self._asked is None and not self._is_elsewhere():
+        if self._has_time and self._asked is None:
             # Those that can be read worst first: they gain most, and then wait longer, so that the others' turn comes.
             first = sorted(due, key=lambda track_id: due[track_id].view)[:MOST_READ_AGAIN]
             wanted |= {track_id: due[track_id] for track_id in first}
@@ -392,7 +392,7 @@ class Watch:
     ) -> Crop:
         words: tuple[Polygon, ...] = ()
         if wanted is not None and (found := self._words.get(track.track_id)) is not None:
-            words = tuple(carry(found.places, found.line, track.polygon))
+            words = _in_frame(carry(found.places, found.line, track.known), shown.size_wh())
         line = TextLine(track.polygon, track.score, words)
         region = to_region(number, line, info, shown.size_wh(), track.track_id)
         before = self._came.pop(track.track_id, ())
@@ -410,7 +410,7 @@ class _Wanted(NamedTuple):
 
 
 class _Words(NamedTuple):
-    """Where the detector found the words of a line, and the line."""
+    """Where the detector found the words of a line, and where the line was then, as `Followed.known`."""
 
     line: Polygon
     places: tuple[Polygon, ...]
@@ -454,20 +454,34 @@ class _Asked(NamedTuple):
         """When the frame that it is about was taken."""
         return self.past[-1].info.captured_at_ns
 
-    def came(self, news: Sequence[Followed]) -> dict[str, tuple[Sight, ...]]:
-        """Where lines that were found now were before the newest frame."""
+    def trace(self, news: Sequence[Followed]) -> dict[str, tuple[Sight, ...]]:
+        """Where lines that begin now were before the newest frame; how fast they move is told the tracker."""
         if not news:
             return {}
-        came = retraced(self.past, np.array([track.polygon for track in news], np.float64))
-        if self.since:
-            info = self.past[-1].info
-            now = [Sight(info.captured_at_ns, info.media_time_ms, track.polygon) for track in news]
-            came = [(*before, last) for before, last in zip(came, now, strict=True)]
-        return {track.track_id: before for track, before in zip(news, came, strict=True)}
+        info, came = self.past[-1].info, {}
+        traced = retraced(self.past, np.array([track.known for track in news], np.float64))
+        for track, (before, speed_px_s) in zip(news, traced, strict=True):
+            if speed_px_s is not None:
+                self.tracker.note_speed(_KEY, track.track_id, speed_px_s)
+            last = (Sight(info.captured_at_ns, info.media_time_ms, track.polygon),) if self.since else ()
+            came[track.track_id] = (*before, *last)
+        return came
 
 
 _KEY = ("", 0)
 """A tracker can hold many sources; each watch has its own."""
+
+
+def _in_frame(words: Sequence[Polygon], size_wh: tuple[int, int]) -> tuple[Polygon, ...]:
+    """The words of which half and more is in the frame, moved into it."""
+    width, height = size_wh
+    inside = []
+    for word in words:
+        x0, y0, x1, y1 = bounding_box(word)
+        seen_px = max(min(x1, width) - max(x0, 0), 0) * max(min(y1, height) - max(y0, 0), 0)
+        if seen_px >= 0.5 * (x1 - x0) * (y1 - y0):
+            inside.append(to_polygon(np.clip(word, 0, size_wh)))
+    return tuple(inside)
 
 
 def _ordered(tracks: Sequence[Followed]) -> list[Followed]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+import numpy as np
 import regex
 
 from ocrstream.geometry import Point
@@ -87,6 +88,8 @@ def _from_json(value: str) -> object:
 def _pattern(entry: Any) -> Pattern:
     if not isinstance(entry, str):
         raise ValueError(f"a regular expression is a string, got {entry!r:.80}")  # noqa: TRY004 likewise
+    if not entry.strip():
+        raise ValueError("a regular expression is empty: no text looks like that")
     try:
         return regex.compile(entry)
     except (regex.error, RecursionError, OverflowError) as error:
@@ -103,6 +106,8 @@ def _zone(entry: Any) -> Zone:
             "a zone is three points [x, y] or more, each 0 to 1 as a share of the frame's width or height; "
             f"got {entry!r:.80}"
         )
+    if np.linalg.matrix_rank(np.subtract(points, points[0])) < 2:
+        raise ValueError(f"the points of a zone lie on one line, so there is nothing in it: {entry!r:.80}")
     return points
 
 

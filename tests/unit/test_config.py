@@ -138,6 +138,8 @@ def test_in_the_environment_they_are_json() -> None:
         ("[detector.masks]\nhall = [[[0, 0], [1, 0]]]", "detector.masks: 'hall': a zone is three points"),
         ("[detector.masks]\nhall = [[[0, 0], [640, 0], [0, 1]]]", "each 0 to 1 as a share of the frame's width or"),
         ("[detector.masks]\nhall = [[0.1, 0.2, 0.3]]", "a zone is three points"),
+        ("[detector.masks]\nhall = [[[0, 0], [0.5, 0.5], [1, 1]]]", "the points of a zone lie on one line"),
+        ("[recognizer.formats]\nhall = ['']", "recognizer.formats: 'hall': a regular expression is empty"),
         ("[detector.masks]\nhall = 0.5", "detector.masks: expected a table of sources, each with a list of polygons"),
     ],
 )

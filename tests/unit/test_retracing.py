@@ -15,6 +15,7 @@ from ocrstream.messages import FrameInfo, Sight
 SIZE_WH = (480, 270)
 FPS = 30
 NOBODY = np.zeros((0, 4, 2))
+UNSEEN = [((), None)]
 PLATE = (120, 90, 210, 106)
 
 
@@ -62,7 +63,7 @@ def began_ms(sights: Sequence[Sight]) -> float:
 
 def test_a_sign_was_there_since_it_came_up_and_not_before() -> None:
     seen = past([wall()] * 20 + [with_sign(wall())] * 25)
-    (sights,) = retraced(seen.moments(), line(*PLATE))
+    ((sights, _),) = retraced(seen.moments(), line(*PLATE))
     assert 20 * 1000 / FPS <= began_ms(sights) <= 20 * 1000 / FPS + MOMENT_S * 1000 + 1
     assert sights[0].at_ns == 100_000_000_000 + round(began_ms(sights) * 1e6)
     times_ms = [sight.media_time_ms for sight in sights if sight.media_time_ms is not None]
@@ -73,7 +74,8 @@ def test_a_sign_was_there_since_it_came_up_and_not_before() -> None:
 
 def test_a_sign_that_goes_its_own_way_is_followed_back() -> None:
     seen = past([with_sign(wall(), 40 + 2 * n) for n in range(40)])
-    (sights,) = retraced(seen.moments(), line(118, 90, 208, 106))
+    ((sights, speed_px_s),) = retraced(seen.moments(), line(118, 90, 208, 106))
+    assert speed_px_s == pytest.approx((2 * FPS, 0), abs=5)
     assert len(sights) > 8
     for sight in sights:
         assert sight.media_time_ms is not None
@@ -85,7 +87,7 @@ def test_a_sign_goes_back_with_the_camera() -> None:
     sign = with_sign(wall())
     pictures = [np.roll(sign, 3 * n, axis=1)[:, 120:420] for n in range(30)]
     seen = past([np.ascontiguousarray(picture) for picture in pictures])
-    (sights,) = retraced(seen.moments(), line(87, 90, 177, 106))
+    ((sights, _),) = retraced(seen.moments(), line(87, 90, 177, 106))
     assert len(sights) >= 8
     first = sights[0]
     # Half of it had come in over the left edge.
@@ -96,25 +98,25 @@ def test_a_sign_goes_back_with_the_camera() -> None:
 
 def test_what_stood_there_before_under_another_name_is_another_line() -> None:
     pictures = [with_sign(wall())] * 30
-    assert retraced(past(pictures, line(*PLATE)).moments(), line(*PLATE)) == [()]
+    assert retraced(past(pictures, line(*PLATE)).moments(), line(*PLATE)) == UNSEEN
     elsewhere = retraced(past(pictures, line(120, 200, 210, 216)).moments(), line(*PLATE))
-    assert len(elsewhere[0]) > 5
-    assert retraced(past(pictures, line(120, 90, 165, 106)).moments(), line(*PLATE)) == [()], "a piece of it"
+    assert len(elsewhere[0].sights) > 5
+    assert retraced(past(pictures, line(120, 90, 165, 106)).moments(), line(*PLATE)) == UNSEEN, "a piece of it"
 
 
 def test_another_text_in_the_same_place_is_not_the_line() -> None:
     seen = past([with_sign(wall(), text="MIND GAP")] * 15 + [with_sign(wall())] * 15)
-    (sights,) = retraced(seen.moments(), line(*PLATE))
+    ((sights, _),) = retraced(seen.moments(), line(*PLATE))
     assert began_ms(sights) >= 15 * 1000 / FPS
 
 
 def test_nothing_is_remembered_of_before_a_cut_and_not_for_longer_than_is_said() -> None:
     seen = past([with_sign(wall())] * 90)
-    (sights,) = retraced(seen.moments(), line(*PLATE))
+    ((sights, _),) = retraced(seen.moments(), line(*PLATE))
     assert 0 <= 89 * 1000 / FPS - began_ms(sights) - (REMEMBERED_S - MOMENT_S) * 1000 <= 150
     assert len(seen.moments()) <= REMEMBERED_S / MOMENT_S + 2
     seen.note(info(90), with_sign(wall()), 1.0, None, NOBODY)
-    assert retraced(seen.moments(), line(*PLATE)) == [()]
+    assert retraced(seen.moments(), line(*PLATE)) == UNSEEN
 
 
 def test_several_lines_each_have_their_own_beginning() -> None:
@@ -126,7 +128,7 @@ def test_several_lines_each_have_their_own_beginning() -> None:
         return picture
 
     seen = past([shown(number) for number in range(45)])
-    sign, platform = retraced(seen.moments(), np.concatenate([line(*PLATE), line(300, 180, 420, 200)]))
+    (sign, _), (platform, _) = retraced(seen.moments(), np.concatenate([line(*PLATE), line(300, 180, 420, 200)]))
     assert began_ms(sign) == 0
     assert 1000 <= began_ms(platform) <= 1000 + MOMENT_S * 1000 + 1
 

@@ -202,6 +202,42 @@ def test_what_comes_in_is_whole_when_all_of_it_was_found() -> None:
     assert bounding_box(track.polygon) == pytest.approx((30, 100, 120, 116), abs=1)
 
 
+def test_what_is_known_of_a_line_is_told_also_where_the_frame_does_not_show_it() -> None:
+    def place(number: int) -> NDArray[np.float64]:
+        return placing(20 - 3 * number, 100)
+
+    tracker, (line,) = begun(with_sign(wall(), place(0)), placed(place(0)))
+    assert line.known == line.polygon
+    for number in range(1, 20):
+        (track,) = tracker.advance(KEY, with_sign(wall(), place(number)), 1.0, Motion.none(), at_ns(number))
+    assert bounding_box(track.known) == pytest.approx((-37, 100, 53, 116), abs=2)
+    assert bounding_box(track.polygon) == pytest.approx((0, 100, 53, 116), abs=2)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_how_fast_a_line_runs_that_has_begun_tells_where_it_is_next(is_told: bool) -> None:
+    place = placing(300, 100)
+    tracker, (line,) = begun(with_sign(wall(), place), placed(place))
+    if is_told:
+        tracker.note_speed(KEY, line.track_id, np.array([-1500.0, 0.0]))
+    then = placing(250, 100)
+    (track,) = tracker.advance(KEY, with_sign(wall(), then), 1.0, Motion.none(), at_ns(1))
+    assert (iou(track.polygon, placed(then)) > 0.85) == is_told
+
+
+def test_what_is_left_of_a_line_is_one_where_another_text_has_come_up_in_the_rest() -> None:
+    plate, other = sign("10:10 ROME"), sign("10:10 ROME")
+    other[:, 45:] = sign("DUBLIN XX")[:, :45]
+    place = placing(100, 100)
+    tracker, (line,) = begun(with_sign(wall(), place, plate), placed(place))
+    picture = with_sign(wall(), place, other)
+    tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(1))
+    left, right = box_polygon(100, 100, 140, 116), box_polygon(143, 100, 190, 116)
+    found = tracker.associate(KEY, "f1", regions(left, right), at_ns(1))
+    assert [track.track_id for track in found] == ["f1-000", line.track_id]
+    assert [bounding_box(track.polygon) for track in tracker.tracks(KEY)] == [bounding_box(right), bounding_box(left)]
+
+
 @pytest.mark.parametrize("ending", ["cut", "older", "gap", "size"])
 def test_tracks_do_not_outlive(ending: str) -> None:
     picture = with_sign(wall(), placing(100, 100))
