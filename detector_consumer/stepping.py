@@ -14,6 +14,8 @@ from detector_consumer.flow import Corners, Grey, Patches
 
 STILL_FIT = 0.97
 """A line that looks like this where it was expected is there; its points need not be asked."""
+CLEAR_FIT = 0.985
+"""In front of a line that looks like this is nothing."""
 VISIBLE_FIT = 0.5
 """Below this likeness something is in front of a line, or it has gone."""
 SURE_FIT = 0.8
@@ -115,17 +117,22 @@ class Step:
         Returns:
             ``(T,)``, in front of which nothing is.
         """
-        expected = cover(clear, bands(self._grey, self._expected))
-        (asked,) = np.nonzero(which & expected.is_covered & (expected.fit > self.fit + ALIKE))
+        is_clear = np.ones(len(self.now), np.bool_)
+        (unlike,) = np.nonzero(self.fit < CLEAR_FIT)
+        if not len(unlike):
+            return is_clear
+        expected = cover(clear.of(unlike), bands(self._grey, self._expected[unlike]))
+        is_clear[unlike] = expected.is_clear
+        is_asked = which[unlike] & expected.is_covered & (expected.fit > self.fit[unlike] + ALIKE)
+        asked = unlike[is_asked]
         if not len(asked):
-            return expected.is_clear
+            return is_clear
         # What grows or goes its own way covers more of what is around it, and is all there where its points say.
-        led = cover(clear.of(asked), bands(self._grey, self.now[asked]))
-        covered = asked[~led.is_clear]
+        is_clear[asked] = cover(clear.of(asked), bands(self._grey, self.now[asked])).is_clear
+        is_covered = ~is_clear[asked]
+        covered = asked[is_covered]
         self.is_covered[covered], self.is_led[covered] = True, False
-        self.now[covered], self.fit[covered] = self._expected[covered], expected.fit[covered]
-        is_clear = expected.is_clear.copy()
-        is_clear[asked] = led.is_clear
+        self.now[covered], self.fit[covered] = self._expected[covered], expected.fit[is_asked][is_covered]
         return is_clear
 
     def ask_companions(self, is_new: NDArray[np.bool_]) -> None:

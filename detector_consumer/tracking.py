@@ -137,15 +137,15 @@ class _Track:
         """Whether something has come in front of it of late."""
         return self.covered_at_ns is not None and at_ns - self.clear_at_ns < COVERED_S * 1e9
 
-    def note_clear(self, seen: Bands, at_ns: int) -> None:
-        """Take note that nothing is in front of it, as far as can be told."""
+    def note_clear(self, grey: Grey, corners: NDArray[np.float64], at_ns: int) -> None:
+        """Take note that nothing is in front of it, as far as can be told, in a small picture at ``(1, 4, 2)``."""
         if self.covered_at_ns is not None and at_ns - self.covered_at_ns < CLEAR_S * 1e9:
             # A bit of what goes may be there still.
             return
         self.covered_at_ns = None
         # What comes slowly would become a part of what is clear bit by bit.
         if at_ns - self.clear_at_ns >= CLEAR_S * 1e9:
-            self.clear, self.clear_at_ns = seen, at_ns
+            self.clear, self.clear_at_ns = bands(grey, corners), at_ns
 
 
 @dataclass(slots=True)
@@ -329,7 +329,6 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
     step.look_around()
     is_restless = step.is_restless()
-    seen = bands(grey, step.now)
     for number, track in enumerate(tracks):
         if not motion.is_still:
             track.rests = bool(step.rests[number])
@@ -346,7 +345,7 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
         if step.is_covered[number]:
             track.covered_at_ns = at_ns
         elif is_clear[number] or track.fit >= SAME_FIT:
-            track.note_clear(seen.of([number]), at_ns)
+            track.note_clear(grey, step.now[[number]], at_ns)
         # What the detector has just missed, or something was in front of, has to look like itself to count as there.
         is_doubtful = track.misses or (track.is_behind(at_ns) and not step.is_covered[number])
         track.is_visible = track.fit >= (SURE_FIT if is_doubtful else VISIBLE_FIT)
