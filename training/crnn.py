@@ -196,7 +196,8 @@ class RecognizerTask:
         settings = {name: getattr(self._settings, name) for name in _TOLD}
         counts = {name: len(samples) for name, samples in sorted(split.train.items())}
         validation = {name: len(samples) for name, samples in sorted(split.validation.items())}
-        return {"settings": settings, "weights": SET_WEIGHTS, "train": counts, "validation": validation}
+        weights = {name: weight for name, weight in SET_WEIGHTS.items() if name in counts}
+        return {"settings": settings, "weights": weights, "train": counts, "validation": validation}
 
     def _data(self) -> Split:
         if self._split is None:
@@ -328,6 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _train(options)
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped before there was anything to keep; the same command begins again\n")
     return 0
 
 

@@ -356,6 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _train(options)
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped before there was anything to keep; the same command begins again\n")
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -271,6 +271,8 @@ def load_engines(detectors: Iterable[str], recognizers: Iterable[str], options: 
         EngineError: one is not there.
     """
     names = list(detectors)
+    if programs := [name for name in recognizers if name in PROGRAMS]:
+        raise EngineError(f"{programs[0]} finds text and reads it by itself: name it with --detector")
     return Engines(
         {name: load_detector(*_parted(name, options)) for name in names if name not in PROGRAMS},
         {name: load_recognizer(*_parted(name, options)) for name in recognizers},
@@ -284,10 +286,9 @@ def _parted(name: str, options: EngineOptions) -> tuple[str, EngineOptions]:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError(text)
-    return count
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of 1 or more, not {text!r}")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,9 +6,10 @@ A folder given to training is searched for these files, itself and below; what i
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from ocrstream.errors import SourceError
 from ocrstream.picture import Image
+
+log = logging.getLogger(__name__)
 
 Quad = NDArray[np.float32]
 """``(4, 2) float32``, x then y in the picture's pixels, clockwise from the text's top-left."""
@@ -111,13 +114,16 @@ def read_folder(path: Path) -> Folder:
     """
     photos, words = path / "gt.jsonl", path / "gt.tsv"
     if not photos.exists() and not words.exists():
-        raise SourceError(f"{path} has neither a gt.jsonl nor a gt.tsv, see docs/training.md")
+        sets = sorted({labels.parent for name in ("gt.jsonl", "gt.tsv") for labels in path.glob(f"*/{name}")})
+        hint = f"name one of the sets in it, as {sets[0]}" if sets else "see docs/training.md"
+        raise SourceError(f"{path} has neither a gt.jsonl nor a gt.tsv: {hint}")
     return Folder(
         path.name, list(_photos(photos)) if photos.exists() else [], list(_words(words)) if words.exists() else []
     )
 
 
 def _photos(labels: Path) -> Iterator[Photo]:
+    flat = 0
     for number, line in _lines(labels):
         try:
             entry = json.loads(line)
@@ -130,13 +136,23 @@ def _photos(labels: Path) -> Iterator[Photo]:
             raise SourceError(
                 f'{labels}, line {number}: not {{"image", "regions": [{{"poly", "text", "ignore"}}]}} ({error!r})'
             ) from error
+        flat += sum(not region.ignore and _is_flat(region.quad) for region in regions)
+        regions = [replace(region, ignore=region.ignore or _is_flat(region.quad)) for region in regions]
         yield Photo(labels.parent / image, regions)
+    if flat:
+        log.warning("%s: %d regions have no area, and nothing is learnt from them", labels, flat)
+
+
+def _is_flat(quad: Quad) -> bool:
+    return cv2.contourArea(quad) <= 0
 
 
 def _quad(points: list[list[float]]) -> Quad:
     quad = np.asarray(points, dtype=np.float32)
     if quad.shape != (4, 2):
         raise ValueError(f"a poly has four points, this has the shape {quad.shape}")
+    if not np.isfinite(quad).all():
+        raise ValueError(f"a poly has four points, and not {points}")
     return quad
 
 

@@ -39,6 +39,10 @@ _NEEDED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 _UNASSIGNED = "\uffff"
 
 
+FONTS_A_WORD = 500
+"""Progress is told after so many fonts."""
+
+
 def find_fonts(folder: Path, charset: str, cache: Path) -> list[Font]:
     """The fonts below a folder that can write Latin, each look once, with the characters that each has.
 
@@ -64,9 +68,10 @@ def find_fonts(folder: Path, charset: str, cache: Path) -> list[Font]:
 def _look_at_fonts(folder: Path, charset: str) -> list[tuple[str, str]]:
     looks: set[bytes] = set()
     found = []
-    for path in sorted(
-        [*folder.rglob("*.ttf"), *folder.rglob("*.otf"), *folder.rglob("*.TTF"), *folder.rglob("*.OTF")]
-    ):
+    paths = sorted([*folder.rglob("*.ttf"), *folder.rglob("*.otf"), *folder.rglob("*.TTF"), *folder.rglob("*.OTF")])
+    for number, path in enumerate(paths, 1):
+        if number % FONTS_A_WORD == 0:
+            log.info("%d of %d fonts", number, len(paths))
         try:
             font = ImageFont.truetype(str(path), 24)
             missing = _shape(font, _UNASSIGNED)

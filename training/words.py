@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrstream.errors import SourceError
 from ocrstream.models.crnn.charset import normalise
 from training.folders import Folder, Quad, Region, open_picture, read_folders
+
+log = logging.getLogger(__name__)
 
 Grey = NDArray[np.uint8]
 
@@ -74,8 +78,26 @@ def load(data: Iterable[Path], charset: str, cache: Path) -> Split:
     path = cache / f"crops-{key.hexdigest()[:16]}"
     if not path.with_suffix(".json").exists():
         cache.mkdir(parents=True, exist_ok=True)
+        left_out = _left_out(folders, frozenset(charset))
+        for name, texts in left_out.items():
+            log.warning(
+                "%d labels of %s have a character that the network does not write, as %r, and are left out",
+                len(texts), name, texts[0],
+            )  # fmt: skip
         _write(path, _cut_all(folders, frozenset(charset)))
     return _read(path)
+
+
+def _left_out(folders: list[Folder], known: frozenset[str]) -> dict[str, list[str]]:
+    """The labels that cannot be trained on since they have a character of no charset, by their set."""
+    left_out: dict[str, list[str]] = {}
+    for folder in folders:
+        words = [word.text for word in folder.words]
+        words += [region.text for photo in folder.photos for region in photo.regions if not region.ignore]
+        for text in words:
+            if normalise(text) and not usable(normalise(text), known):
+                left_out.setdefault(folder.name, []).append(text)
+    return left_out
 
 
 def _cut_all(folders: list[Folder], known: frozenset[str]) -> Iterator[tuple[str, bool, Sample]]:
@@ -218,12 +240,18 @@ def _open(path: Path) -> Grey:
 
 
 def _write(path: Path, samples: Iterable[tuple[str, bool, Sample]]) -> None:
-    """Pixels one after the other in one file, and an index beside it that is written last."""
+    """Pixels one after the other in one file, and an index beside it that is written last.
+
+    Raises:
+        SourceError: there is no sample.
+    """
     index = []
     with path.with_suffix(".raw").open("wb") as file:
         for name, held, sample in samples:
             file.write(sample.grey.tobytes())
             index.append([name, held, sample.text, *sample.grey.shape, *sample.quad.ravel().tolist()])
+    if not any(text for _, _, text, *_ in index):
+        raise SourceError("no text in the data can be trained on: docs/training.md says what is left out, and why")
     path.with_suffix(".json").write_text(json.dumps(index), encoding="utf-8")
 
 

@@ -334,6 +334,12 @@ def test_a_file_of_another_network_is_refused(original_state: dict[str, Array], 
     broken = original_state | {"cnn.conv0.bias": np.full(64, np.nan, dtype=np.float32)}
     with pytest.raises(EngineError, match="not finite"):
         read_original(as_file(broken, tmp_path / "e.pth"))
+    twice = {**original_state, "module.cnn.conv0.weight": original_state["cnn.conv0.weight"]}
+    with pytest.raises(EngineError, match="holds tensors twice"):
+        read_original(as_file(twice, tmp_path / "f.pth"))
+    whole = {**original_state, "cnn.conv0.weight": original_state["cnn.conv0.weight"].astype(np.int64)}
+    with pytest.raises(EngineError, match=r"cnn.conv0.weight holds int64 numbers"):
+        read_original(as_file(whole, tmp_path / "g.pth"))
 
 
 def test_the_engine_runs_an_imported_file(original_state: dict[str, Array], tmp_path: Path) -> None:

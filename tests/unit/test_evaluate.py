@@ -79,6 +79,7 @@ def test_a_detector_cannot_be_judged_on_crops(tmp_path: Path, capsys: pytest.Cap
         ([], "nothing to judge"),
         (["--detector", "nobody"], "there is no detector 'nobody'"),
         (["--detector", "blocks"], "has neither a gt.jsonl nor a gt.tsv"),
+        (["--recognizer", "tesseract"], "tesseract finds text and reads it by itself: name it with --detector"),
     ],
 )
 def test_mistakes_get_a_sentence(
@@ -86,3 +87,9 @@ def test_mistakes_get_a_sentence(
 ) -> None:
     assert main([*arguments, "--data", str(tmp_path)]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_limit_is_a_number_of_1_or_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--detector", "blocks", "--data", str(tmp_path), "--limit", "0"])
+    assert "a number of 1 or more, not '0'" in capsys.readouterr().err

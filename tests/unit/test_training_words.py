@@ -118,6 +118,7 @@ def test_sets_are_found_and_test_sets_are_left_out(data: Path) -> None:
     [
         ("gt.jsonl", '{"image": "a.png"}', r"gt.jsonl, line 1: not \{\"image\", \"regions\""),
         ("gt.jsonl", '{"image": "a", "regions": [{"poly": [[0, 0]], "text": "x"}]}', "has four points"),
+        ("gt.jsonl", '{"image": "a", "regions": [{"poly": [[0, 0], [9, 0], [9, NaN], [0, 9]], "text": "x"}]}', "nan"),
         ("gt.tsv", "a.png Gate", "line 1: not a path, a tab and a text"),
         ("other.txt", "", "no training data below"),
     ],
@@ -128,7 +129,33 @@ def test_a_wrong_label_file_is_told(tmp_path: Path, name: str, content: str, sen
         read_folders(tmp_path)
 
 
+def test_regions_without_an_area_are_told_and_not_learnt_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    region = {"poly": [[5, 5]] * 4, "text": "Gate", "ignore": False}
+    (tmp_path / "gt.jsonl").write_text(json.dumps({"image": "a.png", "regions": [region]}))
+    (folder,) = read_folders(tmp_path)
+    assert [each.ignore for each in folder.photos[0].regions] == [True]
+    assert "1 regions have no area" in caplog.text
+
+
+def test_a_folder_of_sets_is_told_from_a_set(data: Path) -> None:
+    with pytest.raises(SourceError, match=r"neither a gt.jsonl nor a gt.tsv: name one of the sets in it, as .*photos"):
+        read_folder(data)
+
+
 # Crops
+
+
+def test_labels_that_the_network_cannot_write_are_counted(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    picture = data / "words" / read_folder(data / "words").words[0].image.name
+    (foreign / "gt.tsv").write_text(f"{picture}\t東京\n{picture}\t日本\n", encoding="utf-8")
+    load([foreign, data], LATIN, tmp_path / "cache")
+    assert "2 labels of foreign have a character that the network does not write, as '東京'" in caplog.text
+    with pytest.raises(SourceError, match="no text in the data can be trained on"):
+        load([foreign], LATIN, tmp_path / "cache")
 
 
 def test_crops_are_cut_once_split_by_photo_and_kept(data: Path, tmp_path: Path) -> None:

@@ -68,8 +68,12 @@ def read_original(path: Path, charset: str = ORIGINAL_CHARSET, gates: str = PYTO
         raise EngineError(f"a charset has each character once, not as {charset!r:.80}")
     if gates not in (PYTORCH, TORCH7):
         raise EngineError(f"the gate order is {PYTORCH} or {TORCH7}, not {gates!r}")
-    tensors = {name.removeprefix("module."): tensor for name, tensor in read_state_dict(path).items()}
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    read = [(name.removeprefix("module."), tensor) for name, tensor in read_state_dict(path).items()]
+    tensors = {name: tensor for name, tensor in read if not name.endswith("num_batches_tracked")}
+    if len(dict(read)) < len(read):
+        raise EngineError(f"{path} holds tensors twice, with module. before their names and without: which count?")
+    if whole := [name for name, tensor in tensors.items() if tensor.dtype.kind != "f"]:
+        raise EngineError(f"{path} is not the released CRNN: {whole[0]} holds {tensors[whole[0]].dtype} numbers")
     _check(path, tensors, expected_shapes(len(charset) + 1))
     state = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
     if not all(np.isfinite(tensor).all() for tensor in state.values()):
