@@ -93,6 +93,20 @@ def test_a_line_of_three_words_is_one_line_and_words_beside_it_are_not() -> None
     assert join(Words(np.array(beside, dtype=np.float64), np.ones(2))) == [[0], [1]]
 
 
+def test_tilted_words_are_one_line_though_short_ones_are_found_less_turned() -> None:
+    # What the shipped weights find of "Boarding Gate 12" that is turned by 30 degrees.
+    boarding = [(462, 216), (653, 342), (626, 383), (435, 257)]
+    gate = [(666, 351), (770, 395), (751, 437), (648, 393)]
+    twelve = [(780, 414), (853, 430), (841, 483), (768, 467)]
+    found = np.array([boarding, gate, twelve], dtype=np.float64)
+    assert join(Words(found, np.ones(3))) == [[0, 1, 2]]
+    # The same boxes in a level line would be two lines.
+    x, y = np.cos(-0.52), np.sin(-0.52)
+    level = found @ np.array([[x, y], [-y, x]])
+    level[2] += (0, 12)
+    assert join(Words(level, np.ones(3))) == [[0, 1], [2]]
+
+
 @pytest.mark.parametrize("degrees", [0, 25, -30])
 def test_pieces_that_lie_over_each_other_are_one_word(degrees: float) -> None:
     """Two pieces of a word, a third over the second, and around them what is no part of it."""

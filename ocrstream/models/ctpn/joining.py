@@ -23,6 +23,10 @@ MIN_SIMILARITY = 0.65
 MAX_TURN = 0.2
 """Between two words' directions, in radians."""
 
+TILTED_STEP, TILTED_TURN = 0.4, 0.4
+"""By so much more of each, times the sine of the steeper one's tilt, may words differ: of a short word it is not known
+well how far it is turned."""
+
 
 @dataclass(frozen=True, slots=True)
 class Strokes:
@@ -100,8 +104,10 @@ def _following(strokes: Strokes) -> dict[int, int]:
     higher = np.maximum(strokes.height[:, None], strokes.height[None])
     turn = np.abs(np.outer(strokes.along[:, 0], strokes.along[:, 1]))
     turn = np.abs(turn - turn.T)
-    fits = (along <= MAX_GAP * lower) & (along >= -MAX_OVERLAP * lower) & (beside <= MAX_STEP * lower)
-    fits &= (lower >= MIN_SIMILARITY * higher) & (turn <= MAX_TURN)
+    tilt = np.maximum.outer(np.abs(strokes.along[:, 1]), np.abs(strokes.along[:, 1]))
+    fits = (along <= MAX_GAP * lower) & (along >= -MAX_OVERLAP * lower)
+    fits &= beside <= (MAX_STEP + TILTED_STEP * tilt) * lower
+    fits &= (lower >= MIN_SIMILARITY * higher) & (turn <= MAX_TURN + TILTED_TURN * tilt)
     np.fill_diagonal(fits, False)
     distance = np.where(fits, np.abs(along) + beside, np.inf)
     following: dict[int, int] = {}
