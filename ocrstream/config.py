@@ -21,7 +21,7 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -245,12 +245,18 @@ SECTIONS: tuple[type[Any], ...] = (
 S = TypeVar("S")
 
 
-def add_flags(parser: argparse.ArgumentParser, *sections: type[Any]) -> None:
-    """Give a parser ``--config`` and the flags of these sections; a flag that two sections share sets both."""
+def add_flags(parser: argparse.ArgumentParser, *sections: type[Any], without: Collection[str] = ()) -> None:
+    """Give a parser ``--config`` and the flags of these sections; a flag that two sections share sets both.
+
+    Args:
+        parser: a command's.
+        sections: what it can be set by.
+        without: flags that mean nothing to it.
+    """
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings; see docs/configuration.md")
     for option in {f.metadata["flag"]: f for section in sections for f in dataclasses.fields(section)}.items():
         flag, field = option
-        if flag is None:
+        if flag is None or flag in without:
             continue
         default = f" (default: {field.default})" if field.default not in ("", 0, 0.0) else ""
         parser.add_argument(

@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("pictures", nargs="+", metavar="IMAGE", help="image files; - for standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture, with boxes and confidences")
-    add_flags(parser, DetectorSettings, RecognizerSettings)
+    add_flags(parser, DetectorSettings, RecognizerSettings, without=("--read", "--overlays"))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add_filter(parser, with_confidence=False)
-    add_flags(parser, KafkaSettings, DataSettings, DetectorSettings, RecognizerSettings)
+    unused = "--read", "--overlays"
+    add_flags(parser, KafkaSettings, DataSettings, DetectorSettings, RecognizerSettings, without=unused)
 
 
 def run(arguments: argparse.Namespace) -> int:

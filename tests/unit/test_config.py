@@ -147,3 +147,13 @@ def test_a_mistake_in_formats_or_masks_is_named(tmp_path: Path, text: str, messa
     read = Configuration(parsed("--config", written(tmp_path, text)), {})
     with pytest.raises(ConfigError, match=message):
         [read.section(section) for section in (DetectorSettings, RecognizerSettings)]
+
+
+def test_a_command_has_no_flags_that_mean_nothing_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_flags(parser, DetectorSettings, without=("--read",))
+    assert parser.parse_args(["--detector", "x"]).__dict__.keys() >= {"config"}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--read", "all"])
+    assert "unrecognized arguments: --read all" in capsys.readouterr().err
+    assert Configuration(parser.parse_args([])).section(DetectorSettings).read == "new"
