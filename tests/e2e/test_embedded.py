@@ -20,7 +20,8 @@ from tests.e2e.commands import json_lines, ocrstream, running, until
 from tests.e2e.videos import write_video
 from tests.services.rtsp import AS_A_CAMERA, RtspCamera
 
-ENGINES = ("--detector", "blocks", "--recognizer", "plain", "--read", "all")
+PAIR = ("--detector", "blocks", "--recognizer", "plain")
+ENGINES = (*PAIR, "--read", "all")
 
 
 def pictures(count: int) -> list[Image]:
@@ -218,7 +219,7 @@ def test_a_replay_of_nothing_says_so(tmp_path: Path) -> None:
     clip, data = tmp_path / "clip.mkv", tmp_path / "data"
     write_video(clip, pictures(2), fps=10)
     ocrstream("run", f"hall={clip}", "--no-serve", "--data", data, *ENGINES)
-    said = ocrstream("replay", "--source", "hall", "--since", "2100-01-01", "--data", data, *ENGINES, expect=1).stderr
+    said = ocrstream("replay", "--source", "hall", "--since", "2100-01-01", "--data", data, *PAIR, expect=1).stderr
     assert "No frame of that source and time is kept" in said
 
 

@@ -11,7 +11,7 @@ from ocrstream_test_engines import make_picture
 
 from ocrstream.picture import encode_jpeg
 from tests.e2e.commands import PATIENCE_S, PROGRAM, ocrstream, running
-from tests.e2e.test_embedded import ENGINES, identities, pictures
+from tests.e2e.test_embedded import ENGINES, PAIR, identities, pictures
 from tests.e2e.videos import write_video
 
 
@@ -55,8 +55,8 @@ STORED = ("--data", "data")
         (("run", "clip.mkv", "--data", "good.jpg"), "the data folder good.jpg cannot be made"),
         (("run", "clip.mkv", "--data", "/proc/ocrstream"), "the data folder /proc/ocrstream cannot be made"),
         (("index", "--kafka", "nobody:9092"), "which Elasticsearch? Give --elasticsearch URL"),
-        (("read", "folder", *ENGINES), "folder is a folder: give image files, or `ocrstream run folder` for a folder"),
-        (("read", "text.mp4", *ENGINES), "text.mp4: not an image (17 bytes)\n"),
+        (("read", "folder", *PAIR), "folder is a folder: give image files, or `ocrstream run folder` for a folder"),
+        (("read", "text.mp4", *PAIR), "text.mp4: not an image (17 bytes)\n"),
         (("import", "folder", *STORED), "folder cannot be read: Is a directory"),
         (("export", "--source", "attic", *STORED), "there is no source 'attic'; there are: clip\n"),
         (("replay", "--source", "attic", *STORED), "there is no source 'attic'; there are: clip\n"),
@@ -91,7 +91,7 @@ def test_a_share_that_is_none_is_told_so(things: Path) -> None:
 
 def test_one_bad_picture_keeps_no_other_from_being_read(things: Path) -> None:
     names = [things / name for name in ("half.jpg", "good.jpg", "wide.png")]
-    done = ocrstream("read", *names, *ENGINES, expect=2)
+    done = ocrstream("read", *names, *PAIR, expect=2)
     assert done.stdout == f"{things / 'good.jpg'}:\nGate A1\n"
     assert len(done.stderr.splitlines()) == 2
 
