@@ -71,7 +71,12 @@ class Moved(NamedTuple):
 
 def patches(grey: Grey, corners: Corners) -> Patches:
     """What the lines at these corners look like."""
-    places = _PATCH_WEIGHTS @ corners
+    return sampled(grey, corners, _PATCH_WEIGHTS)
+
+
+def sampled(grey: Grey, corners: Corners, weights: NDArray[np.float64]) -> Patches:
+    """What a picture shows at places in and around lines, each a mean of a line's corners, see `spread`."""
+    places = weights @ corners
     x, y = (np.ascontiguousarray(places[..., axis], np.float32) for axis in (0, 1))
     levels = cv2.remap(grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return Patches(levels.astype(np.float32), _is_inside(places, grey))
@@ -218,11 +223,21 @@ def _mean(levels: NDArray[np.float32], seen: NDArray[np.float32], count: NDArray
     return mean
 
 
-def _spread(rows: int, columns: int) -> NDArray[np.float64]:
-    """``(rows * columns, 4)``: places spread evenly over a four-point shape, each as a mean of its corners."""
-    v, u = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
+def evenly(count: int) -> NDArray[np.float64]:
+    """``(count,)``: the middles of so many equal parts of 0 to 1."""
+    return (np.arange(count) + 0.5) / count
+
+
+def spread(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(R * C, 4)``: places in a four-point shape, each as a mean of its corners.
+
+    Args:
+        rows: how far down they are, 0 at the top and 1 at the bottom, ``(R,)``; others lie outside.
+        columns: how far to the right, likewise, ``(C,)``.
+    """
+    v, u = np.meshgrid(rows, columns, indexing="ij")
     return np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], axis=-1).reshape(-1, 4)
 
 
-_PATCH_WEIGHTS = _spread(PATCH_ROWS, PATCH_COLUMNS)
-_POINT_WEIGHTS = _spread(POINT_ROWS, POINT_COLUMNS)
+_PATCH_WEIGHTS = spread(evenly(PATCH_ROWS), evenly(PATCH_COLUMNS))
+_POINT_WEIGHTS = spread(evenly(POINT_ROWS), evenly(POINT_COLUMNS))

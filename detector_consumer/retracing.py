@@ -16,7 +16,7 @@ from detector_consumer import flow
 from detector_consumer.flow import Corners, Grey
 from detector_consumer.matching import Lines, overlaps
 from detector_consumer.motion import Motion
-from detector_consumer.stepping import STEADY_PX, STILL_FIT, Step
+from detector_consumer.stepping import STILL_FIT, Step
 from ocrstream.geometry import to_polygon
 from ocrstream.messages import FrameInfo, Sight
 
@@ -122,11 +122,8 @@ def retraced(moments: Sequence[Moment], found: Lines) -> list[Traced]:
 def _step_back(
     later: Moment, earlier: Moment, now: Corners, back_px_s: NDArray[np.float64], reference: flow.Patches
 ) -> Step:
-    back = later.motion.inverse().matrix
-    camera = now @ back[:, :2].T + back[:, 2]
     own = back_px_s * _apart_s(earlier, later)
-    own[np.linalg.norm(own, axis=1) < STEADY_PX] = 0.0
-    step = Step(later.grey, earlier.grey, now, camera, camera + own[:, None], reference)
+    step = Step(later.grey, earlier.grey, now, later.motion.inverse(), own, reference)
     if not later.motion.is_still:
         step.let_rest(np.zeros(len(now), np.bool_))
     step.ask_points(np.flatnonzero((step.fit < STILL_FIT) & ~step.rests))

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
-from detector_consumer.covering import Bands, bands, cover
+from detector_consumer.covering import bands, cover
 from detector_consumer.flow import Corners, Grey, Patches
+from detector_consumer.motion import Motion
 
 STILL_FIT = 0.97
 """A line that looks like this where it was expected is there; its points need not be asked."""
@@ -46,8 +47,27 @@ class Step:
     """
 
     def __init__(
-        self, before_grey: Grey, grey: Grey, before: Corners, camera: Corners, expected: Corners, reference: Patches
+        self,
+        before_grey: Grey,
+        grey: Grey,
+        before: Corners,
+        motion: Motion,
+        own: NDArray[np.float64],
+        reference: Patches,
     ) -> None:
+        """Begin where lines are expected: where the camera's motion and their own take them.
+
+        Args:
+            before_grey: the picture in which they were.
+            grey: the one to which they go.
+            before: where they were.
+            motion: the camera's, from one to the other.
+            own: ``(T, 2)``, how far they are thought to go beside it.
+            reference: what they look like.
+        """
+        camera = motion.move(before)
+        is_steady = np.linalg.norm(own, axis=1) < STEADY_PX
+        expected = camera + np.where(is_steady[:, None], 0.0, own)[:, None]
         self._before_grey, self._grey = before_grey, grey
         self._before, self._camera, self._reference = before, camera, reference
         self.now = expected
@@ -107,7 +127,7 @@ class Step:
         chosen = which[trusted]
         self.now[chosen], self.fit[chosen], self.is_led[chosen] = led.corners[trusted], fit[trusted], True
 
-    def see_covered(self, clear: Bands, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def see_covered(self, clear: Patches, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Leave lines where they were expected that something hides in part: its pixels would take them along.
 
         Args:

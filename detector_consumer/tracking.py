@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
-from detector_consumer.covering import Bands, bands
+from detector_consumer.covering import bands
 from detector_consumer.edges import NOT_TORN, Torn
 from detector_consumer.flow import Grey, Patches
 from detector_consumer.matching import Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
-from detector_consumer.stepping import STEADY_PX, STILL_FIT, SURE_FIT, VISIBLE_FIT, Step
+from detector_consumer.stepping import STILL_FIT, SURE_FIT, VISIBLE_FIT, Step
 from ocrstream.geometry import Polygon, polygon_of, polygon_size_wh, to_polygon
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
 
@@ -116,7 +116,7 @@ class _Track:
     rests: bool = False
     """Whether it stays where it is in the frame while the camera moves, as a date does that is written into it."""
     reference: Patches | None = None
-    clear: Bands | None = None
+    clear: Patches | None = None
     """What it looked like when nothing was in front of it last."""
     clear_at_ns: int = 0
     covered_at_ns: int | None = None
@@ -311,11 +311,9 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     assert source.grey is not None
     tracks, seconds = source.tracks, (at_ns - source.at_ns) / 1e9
     before = np.stack([track.corners for track in tracks]) * source.scale
-    camera = before @ motion.matrix[:, :2].T + motion.matrix[:, 2]
     own = np.stack([track.speed_px_s for track in tracks]) * (source.scale * seconds)
-    own[np.linalg.norm(own, axis=1) < STEADY_PX] = 0.0
     reference = flow.stacked(track.reference for track in tracks if track.reference is not None)
-    step = Step(source.grey, grey, before, camera, camera + own[:, None], reference)
+    step = Step(source.grey, grey, before, motion, own, reference)
     if not motion.is_still:
         step.let_rest(np.array([track.rests for track in tracks]))
     is_behind = np.array([track.is_behind(at_ns) for track in tracks])
@@ -323,7 +321,7 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     # What comes to hide all of a line takes its points along.
     step.ask_points(asked, least_fit=np.where(is_behind[asked], SURE_FIT, VISIBLE_FIT))
     is_clear = step.see_covered(
-        Bands.stacked(track.clear for track in tracks if track.clear is not None),
+        flow.stacked(track.clear for track in tracks if track.clear is not None),
         np.array([at_ns - track.clear_at_ns < COVERED_S * 1e9 for track in tracks]),
     )
     step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
