@@ -60,6 +60,10 @@ FRESH_S = 5.0
 """Sources that come one after the other, as after a rebalance, are served by one look at the topic."""
 
 
+_ShiftPx = Callable[[Polygon, Appearance, Sighting, float], float | None]
+"""How far a line is from where a text is expected, which has moved so far; None where it cannot be that text."""
+
+
 class Lost:
     """Texts that were in view when their source was last looked at.
 
@@ -91,10 +95,23 @@ class Lost:
 
     def take_like(self, line: Sighting, info: FrameInfo) -> Appearance | None:
         """What was in view where a line stands and said the same, or what the line may well be read as; once."""
+        return self._take_nearest(line, info, _shift_of_like_px)
+
+    def take_at(self, line: Sighting, info: FrameInfo) -> Appearance | None:
+        """What was in view where a line stands that somebody else has read; once."""
+        return self._take_nearest(line, info, _shift_of_any_px)
+
+    def _take_nearest(self, line: Sighting, info: FrameInfo, shift_px: _ShiftPx) -> Appearance | None:
         there = [
-            (distance_px, track_id)
+            (min(shifts), track_id)
             for track_id, each in self._by_track.items()
-            if (distance_px := _distance_px(each, line, info)) is not None
+            if (
+                shifts := [
+                    shift
+                    for polygon, far_px in _expected(each, info.at_ms)
+                    if (shift := shift_px(polygon, each, line, far_px)) is not None
+                ]
+            )
         ]
         return self.take_track(min(there)[1], info) if there else None
 
@@ -102,16 +119,6 @@ class Lost:
 def stands_at(polygon: Polygon, line: Sighting) -> bool:
     """Whether a line stands in a place, as far as a camera that shakes tells."""
     return _whole_shift_px(polygon, line) is not None
-
-
-def _distance_px(appearance: Appearance, line: Sighting, info: FrameInfo) -> float | None:
-    """How far a line is from where a text stood that it may be; None where it cannot be that."""
-    shifts = [
-        shift
-        for polygon, far_px in _expected(appearance, info.at_ms)
-        if (shift := _shift_of_like_px(polygon, appearance, line, far_px)) is not None
-    ]
-    return min(shifts, default=None)
 
 
 def _expected(appearance: Appearance, at_ms: float) -> list[tuple[Polygon, float]]:
@@ -124,6 +131,12 @@ def _expected(appearance: Appearance, at_ms: float) -> list[tuple[Polygon, float
     if end_ms - path[0][0] >= SPEED_MS and 0 < at_ms - end_ms <= LONGEST_WAY_MS and np.linalg.norm(way) >= 1:
         places.append((to_polygon(np.array(path[-1][1]) + way), float(np.linalg.norm(way))))
     return places
+
+
+def _shift_of_any_px(polygon: Polygon, appearance: Appearance, line: Sighting, far_px: float) -> float | None:
+    """How far a line is from where a text is expected that it may be, whatever it says."""
+    del appearance
+    return _whole_shift_px(polygon, line, far_px)
 
 
 def _shift_of_like_px(polygon: Polygon, appearance: Appearance, line: Sighting, far_px: float) -> float | None:

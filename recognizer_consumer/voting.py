@@ -47,6 +47,9 @@ REFRESH_S = 1.0
 HELD_S = 0.2
 """A text that stands there as it was last read for so long is no passing blur."""
 
+READ_BEFORE_S = 0.5
+"""A line that stands there as last read for so long without being read was read by somebody else."""
+
 EDGE_PX = 3.0
 
 MOST_OPEN = 2000
@@ -176,15 +179,19 @@ class Ballot:
             source.lost = Lost(self._recall(source.first) if _may_go_on(source.first) else (), source.first)
         last_words = source.lost.take_track(track_id, info)
         known: str | None = None
-        if last_words is None and line.fresh:
-            for other in out_of_view().get(folded_text(line.text), ()):
-                if other not in source.known_as.values() and stands_at(source.votes[other].trail.polygon, line):
-                    known = other
-            if known is None:
-                # It may have moved on since it came into view again.
-                trail = source.unread.get(track_id) or Trail.begin(info, line.region.polygon, line.before)
-                seen_first = replace(line, region=replace(line.region, polygon=trail.path[0][1]))
-                last_words = source.lost.take_like(seen_first, trail.first)
+        if last_words is None:
+            # It may have moved on since it came into view again.
+            trail = source.unread.get(track_id) or Trail.begin(info, line.region.polygon, line.before)
+            seen_first = replace(line, region=replace(line.region, polygon=trail.path[0][1]))
+            if line.fresh:
+                for other in out_of_view().get(folded_text(line.text), ()):
+                    if other not in source.known_as.values() and stands_at(source.votes[other].trail.polygon, line):
+                        known = other
+                if known is None:
+                    last_words = source.lost.take_like(seen_first, trail.first)
+            elif info.captured_at_ns - trail.first.captured_at_ns >= READ_BEFORE_S * 1e9:
+                # By a recogniser that knew it under another name: its detector was started again before.
+                last_words = source.lost.take_at(seen_first, trail.first)
         if last_words is not None and track_of(last_words) not in source.votes:
             known = track_of(last_words)
             source.votes[known] = vote = OpenAppearance.resumed(last_words, info, source.calibration, source.patterns)

@@ -23,6 +23,7 @@ from recognizer_consumer.voting import Ballot
 from tests.documents import DETECTOR, RECOGNIZER
 
 SIGN = box_polygon(40.0, 30.0, 240.0, 74.0)
+ELSEWHERE = box_polygon(400.0, 30.0, 600.0, 74.0)
 BOARD = box_polygon(40.0, 200.0, 300.0, 244.0)
 NOW_S = 1_800_000_000.0
 
@@ -255,6 +256,16 @@ def test_a_recogniser_and_a_detector_that_are_started_again_together_go_on() -> 
     watching.show(20, *[()] * 40, (seen("n1", "GATE B12"),), since_ns=2)
     assert asked[-1] == pytest.approx(20, abs=0.1), "about the time before its first frame"
     assert watching.spans() == [("t1", "GATE B12", 0.0, 24.0)]
+
+
+def test_a_recogniser_goes_on_with_what_the_one_before_knew_under_another_name() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"), seen("t2", "Exit", where=BOARD)), since_ns=1)
+    # First the detector is started again, then the recogniser: lines under new names, and nobody reads them again.
+    watching.show(0.1, *[(seen("n1", "GATE B12"), seen("n2", "Exit", where=BOARD))] * 2, since_ns=2)
+    watching.start_again()
+    watching.show(0.3, *[(seen("n1"), seen("n2", where=BOARD), seen("n3", where=ELSEWHERE))] * 15, since_ns=2)
+    assert watching.spans() == [("t1", "GATE B12", 0.0, 1.7), ("t2", "Exit", 0.0, 1.7)]
 
 
 def test_what_was_in_view_goes_on_also_if_somebody_looked_meanwhile_and_found_nothing() -> None:
