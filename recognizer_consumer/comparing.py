@@ -31,6 +31,9 @@ NEARER = 1.08
 STRETCH = 1.15
 """Where a place's proportions change more than so, it shows more of a line, or less, than before."""
 
+HALF = 0.5
+"""Or, where a reading has more letters, by this share of what they should take more."""
+
 HIDDEN = 2
 """So many characters less are read of a line of which something hides a part; one less may be a text that has changed,
 unless it is a letter of a longer text."""
@@ -101,7 +104,9 @@ def growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
             # The letter at the cut is read as what is left of it.
             return Growth.MORE if is_part(before, now, torn=1) else Growth.AS_MUCH
         is_known = vote.is_settled and info.captured_at_ns - vote.trail.first.captured_at_ns >= KNOWN_S * 1e9
-        grows = stretch >= STRETCH and not is_known and now.count(" ") == before.count(" ")
+        # What stands in the place of another text may have been cut off where that ended, by no more than a letter.
+        least = min(STRETCH, 1 + HALF * (len(now) / max(len(before), 1) - 1))
+        grows = stretch >= least and not is_known and now.count(" ") == before.count(" ")
         return Growth.MORE if grows and is_part(before, now) else Growth.AS_MUCH
     least = 1 if stretch <= 1 / STRETCH else HIDDEN
     is_less = len(before) - len(now) >= least and is_part(now, before)

@@ -15,6 +15,7 @@ from ocrstream.models.crnn.decode import (
     greedy_reading,
     log_likelihood,
     log_softmax,
+    with_numbers,
 )
 
 CHARSET = "ab c"
@@ -72,6 +73,36 @@ def test_a_reading_has_a_confidence_for_each_of_its_characters_and_words() -> No
     assert reading.characters == pytest.approx((sure, unsure[1], sure, sure, sure), rel=1e-5)
     words = (sure * unsure[1], sure)
     assert reading.confidence == pytest.approx(np.mean(words), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("ØØ-9:2-Ø", "09:20"),
+        ("B-Ø-7", "B07"),
+        ("Ø-s-t -9", "Øst 9"),
+        ("1-2 -S-ø", "12 Sø"),
+        ("Øø01", "01"),
+        ("09:  4-Ø", "09:40"),
+        ("a: 4", "a: 4"),
+        ("9 :4", "9 :4"),
+        ("1: 2 :3: 4", "1:2 :3:4"),
+    ],
+)
+def test_numbers_are_read_as_what_they_must_be(path: str, text: str) -> None:
+    for charset in {LATIN, LATIN if " " in path else LATIN.replace(" ", "")}:
+        assert greedy_reading(with_numbers(as_logits(path, charset), charset), charset).text == text
+
+
+def test_a_zero_with_a_stroke_is_as_sure_as_both_its_readings_together() -> None:
+    charset = "0Ø9"
+    logits = as_logits("Ø9", charset)
+    logits[0] = [0.0, 2.0, 2.1, 0.0]
+    assert greedy_reading(logits, charset).text == "Ø9"
+    reading = greedy_reading(with_numbers(logits, charset), charset)
+    odds = np.exp(2) + np.exp(2.1)
+    assert reading.characters[0] == pytest.approx(odds / (odds + 2), rel=1e-5)
+    assert np.array_equal(with_numbers(logits, "abc"), logits), "a charset without that letter"
 
 
 def test_a_temperature_changes_confidences_and_no_text() -> None:

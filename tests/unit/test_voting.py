@@ -564,6 +564,13 @@ def test_a_counter_that_has_stood_a_while_and_grows_says_something_new() -> None
     assert [text for text, *_ in told_of(short, long)] == ["A10"]
 
 
+def test_a_counter_that_is_cut_off_where_its_last_number_ended_is_no_other_number() -> None:
+    stands = [replace(shown("Visitors 99", 100, 320), is_changed=False)] * 4
+    cut, whole = shown("Visitors 10", 100, 320), shown("Visitors 100", 100, 340)
+    # The first number has ended when another one is read.
+    assert [text for text, *_ in told_of(*stands, cut, whole)] == ["Visitors 99", "Visitors 100"]
+
+
 def test_a_long_line_that_comes_in_grows_by_a_letter() -> None:
     lines = (
         shown("Minister opens new bridge in Northp", 300, 640),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ocrstream.errors import EngineError
 from ocrstream.messages import EngineInfo
 from ocrstream.models import EngineOptions, Reading
-from ocrstream.models.crnn.decode import beam_reading, choose, greedy_reading
+from ocrstream.models.crnn.decode import beam_reading, choose, greedy_reading, with_numbers
 from ocrstream.models.crnn.preprocess import crop_to_tensor, original_to_tensor
 from ocrstream.models.session import Network, open_network
 from ocrstream.models.weights import to_path
@@ -69,6 +69,7 @@ class CrnnRecognizer:
         return readings
 
     def _decode(self, logits: Floats) -> Reading:
+        logits = with_numbers(logits, self._charset)
         if self._beams:
             reading = beam_reading(logits, self._charset, self._beams, self._temperature)
         else:

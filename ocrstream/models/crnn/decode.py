@@ -72,6 +72,40 @@ def greedy_reading(logits: Floats, charset: str, temperature: float = 1.0) -> Re
     return Reading(text, _confidence(text, confidences), confidences)
 
 
+def with_numbers(logits: Floats, charset: str) -> Floats:
+    """The same logits, where numbers are read as what they must be: on clocks, boards and in a camera's own dates.
+
+    A zero with a stroke is a zero: in a word that holds digits, Ø is no letter, and what speaks for either speaks for
+    the zero. And where digits are as wide as a colon, no space follows it in a time.
+
+    Args:
+        logits: ``(T, C) float32``; they are not written to.
+        charset: C - 1 characters, without the blank.
+    """
+    best = logits.argmax(axis=1)
+    digits = [charset.index(character) + 1 for character in "0123456789" if character in charset]
+    strokes = [charset.index(character) + 1 for character in "Øø" if character in charset]
+    space, colon = (charset.find(character) + 1 or None for character in " :")
+    changed = logits.copy()
+
+    def move(steps: NDArray[np.intp], origins: Sequence[int], to: int) -> None:
+        both = np.array([*origins, to])
+        changed[steps, to] = np.logaddexp.reduce(logits[steps][:, both], axis=1)
+        changed[steps[:, None], np.array(origins)] = _IMPOSSIBLE
+
+    if "0" in charset and strokes:
+        words = np.cumsum(best == space) if space else np.zeros(len(best))
+        is_number = np.isin(words, words[np.isin(best, digits)])
+        move(np.flatnonzero(is_number & np.isin(best, strokes)), strokes, charset.index("0") + 1)
+    if space and colon:
+        starts = np.flatnonzero(_kept(best))
+        for before, middle, gap, after in zip(starts, starts[1:], starts[2:], starts[3:], strict=False):
+            is_digit = best[before] in digits + strokes and best[after] in digits + strokes
+            if is_digit and best[middle] == colon and best[gap] == space:
+                move(gap + np.flatnonzero(best[gap:after] == space), [space], BLANK)
+    return changed
+
+
 def _kept(best: NDArray[np.intp]) -> NDArray[np.bool_]:
     kept: NDArray[np.bool_] = best != BLANK
     kept[1:] &= best[1:] != best[:-1]
