@@ -6,6 +6,7 @@ was. A text that changes does so between its edges.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -31,6 +32,53 @@ LEFT_FIT = 0.87
 EDGE_COLUMNS, ASKEW_COLUMNS = 2, 6
 """So many columns beside those that are hidden are not looked at, and the latter where they have changed, too: the edge
 of what is in front may be askew or round."""
+
+
+COVERED_S = 5.0
+"""What has been in front of a line for so long stays there; what can be read then is what there is."""
+CLEAR_S = 0.3
+"""A line in front of which nothing is is remembered so often, as the light changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What is known of what has been in front of one line.
+
+    Attributes:
+        clear: what the line looked like when nothing was in front of it last, one line's `bands`.
+        clear_at_ns: and when that was.
+        covered_at_ns: when something was seen in front of it last; None when nothing has been since.
+    """
+
+    clear: Patches | None = None
+    clear_at_ns: int = 0
+    covered_at_ns: int | None = None
+
+    def is_fresh(self, at_ns: int) -> bool:
+        """Whether it is not long ago that nothing was in front of the line."""
+        return at_ns - self.clear_at_ns < COVERED_S * 1e9
+
+    def hides(self, at_ns: int) -> bool:
+        """Whether something has come in front of the line of late."""
+        return self.covered_at_ns is not None and self.is_fresh(at_ns)
+
+    def gone(self) -> Front:
+        """When all of the line has been found: it has grown, or the light is another."""
+        return replace(self, covered_at_ns=None)
+
+    def come(self, at_ns: int) -> Front:
+        """When something is seen in front of the line."""
+        return replace(self, covered_at_ns=at_ns)
+
+    def after_clear(self, grey: Grey, corners: Corners, at_ns: int) -> Front:
+        """When nothing is in front of the line, as far as can be told, in a small picture at ``(1, 4, 2)``."""
+        if self.covered_at_ns is not None and at_ns - self.covered_at_ns < CLEAR_S * 1e9:
+            # A bit of what goes may be there still.
+            return self
+        # What comes slowly would become a part of what is clear bit by bit.
+        if at_ns - self.clear_at_ns >= CLEAR_S * 1e9:
+            return Front(bands(grey, corners), at_ns)
+        return self.gone()
 
 
 class Cover(NamedTuple):

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
-from detector_consumer.covering import bands
+from detector_consumer.covering import Front, bands
 from detector_consumer.edges import NOT_TORN, Torn
 from detector_consumer.flow import Grey, Patches
 from detector_consumer.matching import Lines, Overlap, match, overlaps
@@ -59,10 +59,6 @@ ALL_OF_IT = 0.97
 """Of what is found so much of a known line long nothing is hidden."""
 FADED, LAST_CONTRAST = 0.5, 0.7
 """What has less than this share of its contrast has faded; at each find at most this share of it is let go."""
-COVERED_S = 5.0
-"""What has been in front of a line for so long stays there; what can be read then is what there is."""
-CLEAR_S = 0.3
-"""A line in front of which nothing is is remembered so often, as the light changes."""
 MISSES, MISSES_IN_SIGHT = 2, 4
 """So many examinations in a row without a find end a line; more while it looks as it did."""
 
@@ -116,11 +112,7 @@ class _Track:
     rests: bool = False
     """Whether it stays where it is in the frame while the camera moves, as a date does that is written into it."""
     reference: Patches | None = None
-    clear: Patches | None = None
-    """What it looked like when nothing was in front of it last."""
-    clear_at_ns: int = 0
-    covered_at_ns: int | None = None
-    """When something was seen in front of it last; None when nothing has been since."""
+    front: Front = field(default_factory=Front)
     moved_px: float = 0.0
     fit: float = 1.0
     is_visible: bool = True
@@ -132,20 +124,6 @@ class _Track:
     """Whether it had less by far when it was found last."""
     torn: Torn = NOT_TORN
     """Where the frame's edge cut it off when it was found: it goes on beyond its corners there."""
-
-    def is_behind(self, at_ns: int) -> bool:
-        """Whether something has come in front of it of late."""
-        return self.covered_at_ns is not None and at_ns - self.clear_at_ns < COVERED_S * 1e9
-
-    def note_clear(self, grey: Grey, corners: NDArray[np.float64], at_ns: int) -> None:
-        """Take note that nothing is in front of it, as far as can be told, in a small picture at ``(1, 4, 2)``."""
-        if self.covered_at_ns is not None and at_ns - self.covered_at_ns < CLEAR_S * 1e9:
-            # A bit of what goes may be there still.
-            return
-        self.covered_at_ns = None
-        # What comes slowly would become a part of what is clear bit by bit.
-        if at_ns - self.clear_at_ns >= CLEAR_S * 1e9:
-            self.clear, self.clear_at_ns = bands(grey, corners), at_ns
 
 
 @dataclass(slots=True)
@@ -252,7 +230,7 @@ class Tracker:
         wholes = {
             line: track
             for line, track in wholes.items()
-            if line_of.get(track, line) in wholes or known[track].is_behind(at_ns)
+            if line_of.get(track, line) in wholes or known[track].front.hides(at_ns)
         }
         _count_misses(
             source, set(matched.values()), {track for (_, track), pair in pairs.items() if pair.is_part}, examined
@@ -265,16 +243,15 @@ class Tracker:
             elif number in matched:
                 track = known[matched[number]]
                 if _length(corners) >= ALL_OF_IT * _length(_in_frame(track.corners, source)):
-                    # All of it is seen: it has grown, or the light is another.
-                    track.covered_at_ns = None
-                if not track.is_behind(at_ns):
+                    track.front = track.front.gone()
+                if not track.front.hides(at_ns):
                     _correct(track, corners, source)
             else:
                 track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
                 track.torn = source.torn(corners)
                 source.tracks.append(track)
             track.is_doubted = False
-            if not track.is_behind(at_ns) and _is_to_remember(track, is_piece=number in wholes):
+            if not track.front.hides(at_ns) and _is_to_remember(track, is_piece=number in wholes):
                 news.append(track)
             track.score, track.seen_at_ns = region.detector_score, at_ns
             track.misses, track.fit, track.is_visible = 0, 1.0, True
@@ -316,13 +293,13 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     step = Step(source.grey, grey, before, motion, own, reference)
     if not motion.is_still:
         step.let_rest(np.array([track.rests for track in tracks]))
-    is_behind = np.array([track.is_behind(at_ns) for track in tracks])
+    is_behind = np.array([track.front.hides(at_ns) for track in tracks])
     asked = np.flatnonzero((step.fit < STILL_FIT) & ~step.rests)
     # What comes to hide all of a line takes its points along.
     step.ask_points(asked, least_fit=np.where(is_behind[asked], SURE_FIT, VISIBLE_FIT))
     is_clear = step.see_covered(
-        flow.stacked(track.clear for track in tracks if track.clear is not None),
-        np.array([at_ns - track.clear_at_ns < COVERED_S * 1e9 for track in tracks]),
+        flow.stacked(track.front.clear for track in tracks if track.front.clear is not None),
+        np.array([track.front.is_fresh(at_ns) for track in tracks]),
     )
     step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
     step.look_around()
@@ -341,11 +318,11 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
         track.corners, track.fit = corners, float(step.fit[number])
         track.is_restless = bool(is_restless[number])
         if step.is_covered[number]:
-            track.covered_at_ns = at_ns
+            track.front = track.front.come(at_ns)
         elif is_clear[number] or track.fit >= SAME_FIT:
-            track.note_clear(grey, step.now[[number]], at_ns)
+            track.front = track.front.after_clear(grey, step.now[[number]], at_ns)
         # What the detector has just missed, or something was in front of, has to look like itself to count as there.
-        is_doubtful = track.misses or (track.is_behind(at_ns) and not step.is_covered[number])
+        is_doubtful = track.misses or (track.front.hides(at_ns) and not step.is_covered[number])
         track.is_visible = track.fit >= (SURE_FIT if is_doubtful else VISIBLE_FIT)
         if track.is_visible:
             track.seen_at_ns = at_ns
@@ -362,7 +339,7 @@ def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
         # What is nearby and looks unlike all that was known there is another line; a text can change in its place.
         if source.tracks[number].fit >= STRANGER_FIT
         or pair.iou >= SAME_PLACE_IOU
-        or source.tracks[number].is_behind(source.at_ns)
+        or source.tracks[number].front.hides(source.at_ns)
     }
 
 
@@ -380,7 +357,7 @@ def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: 
     now = flow.patches(source.grey, corners)
     fit = float(flow.fit(flow.within(track.reference, corners, found[None] * source.scale), now)[0])
     # A piece beside what is in front of a line reaches over its edge.
-    return fit >= (VISIBLE_FIT if track.is_behind(source.at_ns) else SURE_FIT)
+    return fit >= (VISIBLE_FIT if track.front.hides(source.at_ns) else SURE_FIT)
 
 
 def _length(corners: NDArray[np.float64]) -> float:
@@ -411,7 +388,7 @@ def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: C
         if number not in seen and examined(to_polygon(_in_frame(track.corners, source))):
             if number in merged:
                 continue
-            if track.covered_at_ns == source.at_ns:
+            if track.front.covered_at_ns == source.at_ns:
                 kept.append(track)
                 continue
             # What is in front of a line hides it from the detector, too: then time decides.
@@ -441,7 +418,7 @@ def _remember(tracks: list[_Track], source: _Source) -> None:
     seen, clear = flow.patches(source.grey, corners), bands(source.grey, corners)
     for number, (track, contrast) in enumerate(zip(tracks, seen.levels.std(axis=1).tolist(), strict=True)):
         track.reference = seen.of([number])
-        track.clear, track.clear_at_ns, track.covered_at_ns = clear.of([number]), source.at_ns, None
+        track.front = Front(clear.of([number]), source.at_ns)
         track.is_doubted = contrast < FADED * track.contrast
         # In other light it stays the same text, which is found again and again.
         track.contrast = max(contrast, LAST_CONTRAST * track.contrast)
@@ -495,7 +472,7 @@ def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
             inside and not track.torn.is_torn,
             track.torn.has_come_in(track.corners, source.size_wh()),
             track.is_doubted,
-            track.is_behind(source.at_ns),
+            track.front.hides(source.at_ns),
         )
         for track, polygon, known, inside in zip(
             tracks, shown.round(2).tolist(), corners.round(2).tolist(), is_inside, strict=True

@@ -245,6 +245,10 @@ SECTIONS: tuple[type[Any], ...] = (
 S = TypeVar("S")
 
 
+ONLY_FOLLOWING = "--read", "--overlays"
+"""Flags that mean nothing to a command which follows nothing from frame to frame."""
+
+
 def add_flags(parser: argparse.ArgumentParser, *sections: type[Any], without: Collection[str] = ()) -> None:
     """Give a parser ``--config`` and the flags of these sections; a flag that two sections share sets both.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocrstream.config import Configuration, DetectorSettings, RecognizerSettings, add_flags
+from ocrstream.config import ONLY_FOLLOWING, Configuration, DetectorSettings, RecognizerSettings, add_flags
 from ocrstream.errors import MalformedRecordError, SourceError
 from ocrstream.geometry import Polygon
 from ocrstream.lines import cut_line, put_together
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("pictures", nargs="+", metavar="IMAGE", help="image files; - for standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture, with boxes and confidences")
-    add_flags(parser, DetectorSettings, RecognizerSettings, without=("--read", "--overlays"))
+    add_flags(parser, DetectorSettings, RecognizerSettings, without=ONLY_FOLLOWING)
 
 
 def run(arguments: argparse.Namespace) -> int:

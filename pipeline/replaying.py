@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ocrstream.config import (
+    ONLY_FOLLOWING,
     Configuration,
     DataSettings,
     DetectorSettings,
@@ -38,8 +39,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add_filter(parser, with_confidence=False)
-    unused = "--read", "--overlays"
-    add_flags(parser, KafkaSettings, DataSettings, DetectorSettings, RecognizerSettings, without=unused)
+    add_flags(parser, KafkaSettings, DataSettings, DetectorSettings, RecognizerSettings, without=ONLY_FOLLOWING)
 
 
 def run(arguments: argparse.Namespace) -> int:

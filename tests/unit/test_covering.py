@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from detector_consumer.covering import bands, cover
+from detector_consumer.covering import COVERED_S, bands, cover
 from detector_consumer.motion import Grey, Motion
-from detector_consumer.tracking import COVERED_S, Followed, Tracker
+from detector_consumer.tracking import Followed, Tracker
 from ocrstream.geometry import Polygon, bounding_box, box_polygon
 from ocrstream.messages import Region
 
