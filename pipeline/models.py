@@ -88,8 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the action says; returns 0."""
-    if (arguments.charset or arguments.gates) and (arguments.action, *arguments.names[:1]) != ("import", "crnn"):
-        raise ConfigError("--charset and --gates are for `models import crnn`")
+    asked = f"{arguments.action} {' '.join(arguments.names[:1])}"
+    for flag, for_whom in _FOR_WHOM.items():
+        if getattr(arguments, flag) is not None and not asked.startswith(for_whom):
+            raise ConfigError(f"--{flag} is for {' and '.join(f'`models {each}`' for each in for_whom)}")
+    if arguments.charset == "":
+        raise ConfigError("--charset names the characters that the network writes, in its order")
     _ACTIONS[arguments.action](arguments)
     return 0
 
@@ -169,6 +173,14 @@ def _expect(arguments: argparse.Namespace, count: int, sentence: str) -> None:
     if len(arguments.names) != count:
         raise ConfigError(sentence)
 
+
+_FOR_WHOM = {
+    "out": ("import", "export"),
+    "format": ("export",),
+    "charset": ("import crnn",),
+    "gates": ("import crnn",),
+}
+"""Flags, and which actions, or actions on which engine, they are for."""
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "list": _list,

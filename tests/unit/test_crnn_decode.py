@@ -164,13 +164,15 @@ def test_a_beam_finds_what_greedy_cannot() -> None:
 def test_a_lexicon_is_chosen_from_by_likelihood() -> None:
     logits = as_logits("-h-o-u-s-c-", ORIGINAL)
     logits[9, ORIGINAL.index("e") + 1] = 8.0
-    word, confidence = choose(logits, ORIGINAL, ["mouse", "house", "horse", "Haus", ""]) or ("", 0.0)
-    assert word == "house"
-    # What was read is weighed too: a word that stands there less likely is not certain.
-    assert 0.0 < confidence < 0.5
+    house = choose(logits, ORIGINAL, ["mouse", "house", "horse", "Haus", ""])
+    assert house is not None
+    assert house.text == "house"
+    # What was read is weighed too: a word that stands there less likely is not certain, by its last letter.
+    assert 0.0 < house.confidence < 0.5
+    assert house.characters == pytest.approx([1, 1, 1, 1, house.confidence], abs=0.01)
     surely = as_logits("-h-o-u-s-e-", ORIGINAL)
-    assert (choose(surely, ORIGINAL, ["mouse", "house"]) or ("", 0.0))[1] > 0.9
-    assert (choose(surely, ORIGINAL, ["HOUSE"]) or ("", 0.0))[0] == "house"
+    chosen = [choose(surely, ORIGINAL, words) for words in (["mouse", "house"], ["HOUSE"])]
+    assert [each and (each.text, each.confidence > 0.9) for each in chosen] == [("house", True)] * 2
     assert choose(logits, ORIGINAL, ["elephant"]) is None
 
 

@@ -162,9 +162,15 @@ def test_nothing_is_written_over_what_it_is_made_of(tmp_path: Path, capsys: pyte
 
 
 def test_what_is_for_one_importer_is_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["import", "ctpn", "a.caffemodel", "--charset", "abc"], ["verify", "--gates", "torch7"]):
+    for arguments, said in (
+        (["import", "ctpn", "a.caffemodel", "--charset", "abc"], "--charset is for `models import crnn`"),
+        (["verify", "--gates", "torch7"], "--gates is for `models import crnn`"),
+        (["card", "crnn_light", "--out", "a.json"], "--out is for `models import` and `models export`"),
+        (["import", "ctpn", "a.caffemodel", "--format", "caffemodel"], "--format is for `models export`"),
+        (["import", "crnn", "a.pth", "--charset", ""], "--charset names the characters"),
+    ):
         assert main(["models", *arguments]) == 2
-        assert "--charset and --gates are for `models import crnn`" in capsys.readouterr().err
+        assert said in capsys.readouterr().err
     assert main(["models", "import", "crnn", str(tmp_path / "a.pth"), "--charset", "aba"]) == 2
     assert "a charset has each character once, not as 'aba'" in capsys.readouterr().err
 

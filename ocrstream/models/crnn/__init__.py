@@ -77,7 +77,7 @@ class CrnnRecognizer:
         if self._lexicon:
             chosen = choose(logits, self._charset, self._lexicon, self._temperature)
             if chosen is not None:
-                return Reading(*chosen)
+                return chosen
         return reading
 
 

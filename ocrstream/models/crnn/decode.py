@@ -178,20 +178,20 @@ def beam_reading(logits: Floats, charset: str, beams: int = 10, temperature: flo
         return reading
     weights = np.array([weight for _, weight in followed])
     shares = np.exp(weights - np.logaddexp.reduce(weights))
-    said = sum(share * _found_in(text, other) for share, (other, _) in zip(shares, followed, strict=True))
-    characters = np.asarray(said, dtype=np.float64)
+    sure = _said(text, zip(shares.tolist(), (other for other, _ in followed), strict=True))
     for block in Levenshtein.editops(text, reading.text).as_matching_blocks():
-        characters[block.a : block.a + block.size] = reading.characters[block.b : block.b + block.size]
-    sure = tuple(min(float(value), 1.0) for value in characters)
-    return Reading(text, _confidence(text, sure), sure)
+        sure[block.a : block.a + block.size] = reading.characters[block.b : block.b + block.size]
+    return Reading(text, _confidence(text, sure), tuple(sure))
 
 
-def _found_in(text: str, other: str) -> NDArray[np.float64]:
-    """Which of a text's characters stand in another one, aligned by edit distance: 1 or 0 each."""
-    found = np.zeros(len(text))
-    for block in Levenshtein.editops(text, other).as_matching_blocks():
-        found[block.a : block.a + block.size] = 1
-    return found
+def _said(text: str, shares: Iterable[tuple[float, str]]) -> list[float]:
+    """For each character of a text, the probability of those texts that have it, too, aligned by edit distance."""
+    said = np.zeros(len(text))
+    for share, other in shares:
+        for block in Levenshtein.editops(text, other).as_matching_blocks():
+            said[block.a : block.a + block.size] += share
+    sure: list[float] = np.minimum(said, 1.0).tolist()
+    return sure
 
 
 def log_likelihood(log_probability: Floats, labels: Sequence[int]) -> float:
@@ -217,7 +217,7 @@ def log_likelihood(log_probability: Floats, labels: Sequence[int]) -> float:
     return float(np.logaddexp.reduce(forward[-2:]))
 
 
-def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: float = 1.0) -> tuple[str, float] | None:
+def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: float = 1.0) -> Reading | None:
     """The word of a lexicon that is likeliest, among those near the greedy text; nothing where none is near.
 
     Near is what shares at least half of the letters: where nothing is read there is no word.
@@ -229,8 +229,8 @@ def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: fl
         temperature: what the logits are divided by.
 
     Returns:
-        The word as it is written there (in capitals, say), and its probability among those weighed: the words that are
-        near, and what was read.
+        The word as it is written there (in capitals, say). Its confidence is its probability among those weighed: the
+        words that are near, and what was read; a character's is that of all those which say so, too.
     """
     read = greedy(logits, charset)
     index = {character: place + 1 for place, character in enumerate(charset)}
@@ -246,7 +246,9 @@ def choose(logits: Floats, charset: str, lexicon: Iterable[str], temperature: fl
     best = int(weights[: len(words)].argmax())
     if weights[best] == _IMPOSSIBLE:
         return None
-    return words[best], float(np.exp(weights[best] - np.logaddexp.reduce(weights)))
+    shares = np.exp(weights - np.logaddexp.reduce(weights))
+    sure = _said(words[best], zip(shares.tolist(), weighed, strict=True))
+    return Reading(words[best], float(shares[best]), tuple(sure))
 
 
 def _is_near(read: str, word: str) -> bool:
