@@ -149,6 +149,11 @@ def run(task: Task, plan: Plan) -> dict[str, float]:
     curve = _Curve(plan, position)
     last = time.monotonic()
     saved = logged = evaluated = position.elapsed_s
+    if position.elapsed_s >= plan.minutes * 60:
+        log.warning(
+            "the piece that was stopped has run for %.1f of %.1f minutes already and is only judged now; "
+            "the next run begins another piece", position.elapsed_s / 60, plan.minutes,
+        )  # fmt: skip
     with _signals() as stopped:
         while position.elapsed_s < plan.minutes * 60 and not stopped:
             progress = position.elapsed_s / (plan.minutes * 60)

@@ -115,6 +115,17 @@ def test_going_on_is_the_same_as_not_having_stopped(tmp_path: Path) -> None:
     assert weights(4, 9) == pytest.approx(weights(9), abs=1e-6)
 
 
+def test_a_stopped_piece_that_is_given_less_time_than_it_had_is_only_judged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped = Line(stop_at=5)
+    assert loop.run(stopped, plan(tmp_path, minutes=60)) == {}
+    again = Line()
+    assert loop.run(again, plan(tmp_path, minutes=1e-9)).keys() == {"weight", "bias"}
+    assert again.seen == stopped.seen
+    assert "minutes already and is only judged now" in caplog.text
+
+
 def test_after_a_piece_a_new_one_begins(tmp_path: Path) -> None:
     loop.run(Line(), plan(tmp_path))
     loop.run(Line(), plan(tmp_path, minutes=0.005))
