@@ -85,8 +85,8 @@ def put_together(
     for place, crop, reading in zip(words or (polygon,), crops, readings, strict=True):
         if reading.confidence < min_confidence:
             continue
-        for piece, text, characters in _words(crop, place, reading):
-            kept.append(Word(text, piece, _share(sum(characters) / len(characters))))
+        for piece, text, confidence, characters in _words(crop, place, reading):
+            kept.append(Word(text, piece, _share(confidence)))
             # Between two words stands a space, as sure as the less sure of its neighbours.
             sureness += [min(sureness[-1], characters[0]), *characters] if sureness else characters
     text = " ".join(word.text for word in kept)
@@ -94,19 +94,25 @@ def put_together(
     if not any(map(str.isalnum, text)):
         return None
     letters = [len(word.text) for word in kept]
-    confidence = sum(word.confidence * count for word, count in zip(kept, letters, strict=True)) / sum(letters)
+    sure = sum(word.confidence * count for word, count in zip(kept, letters, strict=True)) / sum(letters)
     if len(words) < 2 and len(readings) == 1:
-        confidence = readings[0].confidence
-    return LineReading(text, _share(confidence), tuple(sureness), tuple(kept) if len(kept) > 1 else ())
+        sure = readings[0].confidence
+    return LineReading(text, _share(sure), tuple(sureness), tuple(kept) if len(kept) > 1 else ())
 
 
-def _words(crop: Image, place: Polygon, reading: Reading) -> Iterator[tuple[Polygon, str, list[float]]]:
-    """The words of a reading, each with its place and its characters' confidences."""
+def _words(crop: Image, place: Polygon, reading: Reading) -> Iterator[tuple[Polygon, str, float, list[float]]]:
+    """The words of a reading, each with its place, its confidence and its characters'."""
     characters = list(reading.characters) or [reading.confidence] * len(reading.text)
+    pieces = cut_into_words(crop, place, reading.text)
     start = 0
-    for piece, word in cut_into_words(crop, place, reading.text):
+    for number, (piece, word) in enumerate(pieces):
         start = reading.text.index(word, start)
-        yield piece, word, characters[start : start + len(word)]
+        mine = characters[start : start + len(word)]
+        if len(pieces) == 1:
+            confidence = reading.confidence
+        else:
+            confidence = reading.words[number] if reading.words else sum(mine) / len(mine)
+        yield piece, word, confidence, mine
         start += len(word)
 
 

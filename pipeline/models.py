@@ -16,6 +16,9 @@ from ocrstream.models.crnn.importing import import_weights as import_crnn
 from ocrstream.models.weights import WeightFile, find, shipped, to_path, verify, verify_content
 from ocrstream.process import Command
 
+LONGEST_LINE = 400
+"""Characters of a card's line as it is shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -130,9 +133,27 @@ def _card(arguments: argparse.Namespace) -> None:
     file = find(arguments.names[0])
     # The long part last.
     shown = dict(sorted(file.card.items(), key=lambda entry: entry[0] == "training"))
-    json.dump(shown, sys.stdout, ensure_ascii=False, indent=1)
-    sys.stdout.write("\n")
+    sys.stdout.write(_as_json(shown) + "\n")
     verify(file)
+
+
+def _as_json(content: object, indent: str = "") -> str:
+    """JSON for people: what holds nothing but numbers and texts stands in one line, as a line of a curve does."""
+    is_flat = not isinstance(content, dict | list) or not any(
+        isinstance(each, dict | list) for each in (content.values() if isinstance(content, dict) else content)
+    )
+    if is_flat and len(line := json.dumps(content, ensure_ascii=False)) + len(indent) <= LONGEST_LINE:
+        return line
+    if not isinstance(content, dict | list):
+        return json.dumps(content, ensure_ascii=False)
+    deeper = indent + " "
+    if isinstance(content, dict):
+        parts = [f"{json.dumps(name, ensure_ascii=False)}: {_as_json(each, deeper)}" for name, each in content.items()]
+    else:
+        parts = [_as_json(each, deeper) for each in content]
+    first, last = "{}" if isinstance(content, dict) else "[]"
+    inside = f",\n{deeper}".join(parts)
+    return f"{first}\n{deeper}{inside}\n{indent}{last}"
 
 
 def _import(arguments: argparse.Namespace) -> None:

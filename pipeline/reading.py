@@ -37,6 +37,7 @@ class ReadLine:
         detector_score: how sure the detector is that this is text, 0 to 1.
         text: what it says, never empty.
         confidence: the recogniser's, 0 to 1.
+        characters: the confidence of each of the text's characters, 0 to 1.
         words: the text's words, in their order; empty where it is only one.
     """
 
@@ -44,6 +45,7 @@ class ReadLine:
     detector_score: float
     text: str
     confidence: float
+    characters: tuple[float, ...] = ()
     words: tuple[Word, ...] = ()
 
 
@@ -82,7 +84,7 @@ class Reader:
             mine = [next(readings) for _ in crops]
             read = put_together(line.polygon, line.words, crops, mine, self._min_confidence)
             if read is not None:
-                yield ReadLine(line.polygon, line.score, read.text, read.confidence, read.words)
+                yield ReadLine(line.polygon, line.score, read.text, read.confidence, read.characters, read.words)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,6 +139,7 @@ def _as_json(name: str, lines: Sequence[ReadLine]) -> str:
             {
                 "text": line.text,
                 "confidence": round(line.confidence, 4),
+                "characters": [round(character, 4) for character in line.characters],
                 "detector_score": round(line.detector_score, 4),
                 "polygon": line.polygon,
                 "words": words_to_json(line.words),

@@ -27,10 +27,19 @@ def width_for(text: str, quad_width: float, quad_height: float, stretch: float =
 
 
 def upright(sample: Sample) -> Grey | None:
-    """A sample as it is read, unharmed: ``(48, w) uint8``."""
+    """A sample as it is read, unharmed: ``(48, w) uint8``; nothing if its label is too long."""
+    width = _upright_width(sample)
+    return None if width is None else _warp(sample.grey, sample.quad, width)
+
+
+def is_too_long(sample: Sample) -> bool:
+    """Whether no width that the network reads has enough timesteps for a sample's label."""
+    return _upright_width(sample) is None
+
+
+def _upright_width(sample: Sample) -> int | None:
     quad = sample.quad
-    width = width_for(sample.text, float(quad[1, 0] - quad[0, 0]), float(quad[3, 1] - quad[0, 1]))
-    return None if width is None else _warp(sample.grey, quad, width)
+    return width_for(sample.text, float(quad[1, 0] - quad[0, 0]), float(quad[3, 1] - quad[0, 1]))
 
 
 def augment(sample: Sample, rng: Generator, strength: float = 1.0) -> Grey | None:

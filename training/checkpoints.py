@@ -1,9 +1,15 @@
-"""Checkpoints on disk: written whole or not at all, read without executing anything, split on request."""
+"""Checkpoints on disk: written whole or not at all, read without executing anything, split on request.
+
+python -m training.checkpoints split build/ctpn/checkpoint.pt parts    # parts/checkpoint.pt.000 and so on
+python -m training.checkpoints join parts/checkpoint.pt.000 checkpoint.pt
+"""
 
 from __future__ import annotations
 
-import pickle
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -32,9 +38,10 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise EngineError(f"there is no checkpoint {path}") from None
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    # A pickle that is none makes the unpickler stumble anywhere.
+    except Exception as error:
         # What PyTorch advises of a pickle that it refuses is to execute it.
-        told = "" if isinstance(error, pickle.UnpicklingError) else str(error)
+        told = "" if isinstance(error, UnpicklingError) else str(error)
         reason = told.splitlines()[0] if told else "it is damaged, or none of this program's"
         raise EngineError(f"the checkpoint {path} cannot be read ({reason}); remove it to begin anew") from error
     if not isinstance(content, dict) or "network" not in content:
@@ -61,7 +68,14 @@ def fill(network: nn.Module, tensors: dict[str, torch.Tensor], source: Path) -> 
 
 
 def split(path: Path, folder: Path, part_bytes: int = PART_BYTES) -> list[Path]:
-    """Cut a file into numbered parts, ``NAME.000`` and so on."""
+    """Cut a file into numbered parts, ``NAME.000`` and so on.
+
+    Raises:
+        EngineError: it is empty.
+        OSError: it cannot be read, or a part not be written.
+    """
+    if not path.stat().st_size:
+        raise EngineError(f"{path} is empty")
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[Path] = []
     with path.open("rb") as file:
@@ -90,3 +104,25 @@ def join(first: Path, path: Path) -> None:
         while (part := stem.with_name(f"{stem.name}.{number:03d}")).exists():
             file.write(part.read_bytes())
             number += 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Split or join; returns 0."""
+    parser = argparse.ArgumentParser(prog="python -m training.checkpoints", description="Split a checkpoint, or join.")
+    parser.add_argument("action", choices=("split", "join"), help="what to do")
+    parser.add_argument("source", type=Path, help="the checkpoint, or the first of its parts, NAME.000")
+    parser.add_argument("target", type=Path, help="the folder of the parts, or the checkpoint")
+    options = parser.parse_args(arguments)
+    try:
+        if options.action == "join":
+            join(options.source, options.target)
+        else:
+            parts = split(options.source, options.target)
+            print(f"{parts[0]} and {len(parts) - 1} more")
+    except (EngineError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

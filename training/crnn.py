@@ -25,15 +25,16 @@ from ocrstream.models.crnn.onnx_file import LIGHT, read_state
 from ocrstream.models.torch_network import find_device
 from ocrstream.models.weights import to_path
 from training import checkpoints, loop
-from training.augmentation import upright
+from training.augmentation import is_too_long, upright
 from training.batches import Batch, Batches, Mixture, Seen
+from training.bounds import check
 from training.ctc import ctc_loss
 from training.initial import load_first_convolutions, with_charset
 from training.provenance import origin
 from training.synthesis import FONTS, Font, Renderer, find_fonts
 from training.texts import Texts
 from training.word_lists import WORD_LISTS
-from training.words import BACKGROUND, Sample, Split, held_out, load, protocol
+from training.words import BACKGROUND, STORED_HEIGHT_PX, Sample, Split, held_out, load, protocol
 
 SET_WEIGHTS = {"svt_train": 3.0, "iiit5k_train": 2.0, "icdar2015_train": 1.5, "icdar2015_train:lines": 1.5}
 SET_WEIGHTS |= {f"spelt_{name}": weight for name, weight in SET_WEIGHTS.items()}
@@ -92,6 +93,12 @@ class Settings:
     workers: int = 0
     fonts: Path = FONTS
     word_lists: tuple[Path, ...] = WORD_LISTS
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` where they mean nothing."""
+        check(self, seed=(0, 2**63), rate=(0, 1), backbone_share=(0, 100), columns=(STORED_HEIGHT_PX, 2**24))
+        check(self, real_share=(0, 1), strength=(0, 1), reuse=(1, 1e6), frozen=(0, 100), repeat=(1, 1e6))
+        check(self, workers=(0, 1024))
 
 
 class RecognizerTask:
@@ -165,7 +172,7 @@ class RecognizerTask:
             figures[name] = percent(protocol(text) == protocol(s.text) for text, s in zip(texts, samples, strict=True))
             figures[f"{name}_exact"] = percent(text == s.text for text, s in zip(texts, samples, strict=True))
         words = [value for name, value in figures.items() if not name.endswith("_exact") and ":" not in name]
-        return {"mean": sum(words) / max(len(words), 1), **figures}
+        return {"mean": sum(words) / len(words), **figures} if words else figures
 
     def state(self) -> dict[str, Any]:
         """How often a stream of batches was begun, so that the next one is another."""
@@ -187,7 +194,15 @@ class RecognizerTask:
         Raises:
             SourceError: there is no data, or no font.
         """
-        self._data()
+        for name, samples in self._data().train.items():
+            long = [sample.text for sample in samples if name != BACKGROUND and is_too_long(sample)]
+            if long:
+                log.warning(
+                    "%d of %d labels of %s are longer than the network can read, as %.80r, and are set aside",
+                    len(long), len(samples), name, long[0],
+                )  # fmt: skip
+        if not self._data().validation:
+            log.warning("nothing is kept for validation: a picture is by its name, about one of 16")
         self._fonts()
 
     def describe(self) -> dict[str, Any]:
@@ -335,6 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
+    check(options, threads=(0, 1024), evaluate_minutes=(0, 1e6))
     _one_thread()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -363,11 +379,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         seed=options.seed,
         rate=options.rate,
         backbone_share=options.backbone_share,
-        columns=options.columns or (65536 if cuda else 12288),
+        columns=(65536 if cuda else 12288) if options.columns is None else options.columns,
         real_share=options.real,
         skip=tuple(options.skip),
         strength=options.strength,
-        reuse=options.reuse or (6.0 if cuda else 1.0),
+        reuse=(6.0 if cuda else 1.0) if options.reuse is None else options.reuse,
         frozen=options.freeze,
         repeat=options.repeat,
         workers=(max(cores - 1, 1) if cuda else 0) if options.workers is None else options.workers,

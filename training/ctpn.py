@@ -25,13 +25,14 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
-from ocrstream.errors import SourceError, UserError
+from ocrstream.errors import ConfigError, SourceError, UserError
 from ocrstream.models.ctpn.decode import DecodeRule
 from ocrstream.models.ctpn.looking import find_words
-from ocrstream.models.ctpn.network import Ctpn
-from ocrstream.models.ctpn.slices import MEAN_BGR
+from ocrstream.models.ctpn.network import BACKBONES, Ctpn
+from ocrstream.models.ctpn.slices import INPUT_STEP_PX, MEAN_BGR
 from ocrstream.models.torch_network import find_device, load_state
 from ocrstream.models.weights import to_path
+from training.bounds import check
 from training.folders import read_folders
 from training.initial import load_backbone, start_state
 from training.loop import Plan, autocast, minutes, run
@@ -87,6 +88,15 @@ class Settings:
     painted: float = 0.0
     pages: float = 0.0
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` where they mean nothing."""
+        if self.profile not in BACKBONES:
+            raise ConfigError(f"there is no profile {self.profile!r}: it is one of {', '.join(BACKBONES)}")
+        check(self, size_px=(INPUT_STEP_PX, 4096), batch=(1, 4096), frozen=(0, 100), rate=(0, 1), decay=(0, 1))
+        check(self, backbone_share=(0, 100), average=(0, 1), painted=(0, 1), pages=(0, 1), seed=(0, 2**63))
+        if self.size_px % INPUT_STEP_PX:
+            raise ConfigError(f"size px is {self.size_px}, and has to be a multiple of {INPUT_STEP_PX}")
 
 
 class Scenes(IterableDataset[tuple[NDArray[Any], ...]]):
@@ -361,6 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    check(options, workers=(0, 1024), evaluate_minutes=(0, 1e6), floor=(0, 1))
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
     start = to_path(options.start) if options.start else None
     folders = [folder for data in options.data for folder in read_folders(data) if folder.photos]

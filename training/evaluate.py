@@ -5,7 +5,8 @@
 Of photos (``gt.jsonl``): each detector by ICDAR15's IoU and ICDAR13's DetEval; each pair of a detector and a recogniser
 by searchable words, and by IoU once more with its lines cut into words; each recogniser on the words cut out by their
 labels. Of crops (``gt.tsv``): each recogniser. ``tesseract`` and ``rapidocr`` are whole programs, where they
-are installed: as a ``--detector`` they find and read. Times are of this process on this machine, engines in turn.
+are installed: as a ``--detector`` they find and read, as a ``--recognizer`` they read what is cut out. Times are of
+this process on this machine, engines in turn.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from ocrstream.geometry import Polygon, to_polygon
 from ocrstream.lines import cut_into_words, cut_line, put_together
 from ocrstream.models import Detector, EngineOptions, Reading, Recognizer, TextLine, load_detector, load_recognizer
 from ocrstream.picture import Image
+from training.bounds import check
 from training.folders import Photo, Word, open_picture, read_folder
-from training.programs import PROGRAMS, Program
+from training.programs import PROGRAMS, READERS, Program, Reader
 from training.protocols import DetEval, IcdarIou, Quad, Recognition, SearchableWords, words_of
 
 Given = TypeVar("Given")
@@ -271,11 +273,9 @@ def load_engines(detectors: Iterable[str], recognizers: Iterable[str], options: 
         EngineError: one is not there.
     """
     names = list(detectors)
-    if programs := [name for name in recognizers if name in PROGRAMS]:
-        raise EngineError(f"{programs[0]} finds text and reads it by itself: name it with --detector")
     return Engines(
         {name: load_detector(*_parted(name, options)) for name in names if name not in PROGRAMS},
-        {name: load_recognizer(*_parted(name, options)) for name in recognizers},
+        {name: Reader(name) if name in READERS else load_recognizer(*_parted(name, options)) for name in recognizers},
         {name: PROGRAMS[name]() for name in names if name in PROGRAMS},
     )
 
@@ -307,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
     options = parser.parse_args(arguments)
     try:
+        check(options, threads=(0, 1024), min_confidence=(0, 1))
         if not options.detector and not options.recognizer:
             raise EngineError("nothing to judge: name a --detector, a --recognizer, or both")
         engines = load_engines(options.detector, options.recognizer, EngineOptions(options.device, options.threads))

@@ -28,9 +28,10 @@ from ocrstream.models.crnn.decode import greedy_reading
 from ocrstream.models.crnn.network import LightCrnn
 from ocrstream.models.crnn.onnx_file import LIGHT, Description, store_half, to_onnx
 from ocrstream.models.crnn.preprocess import HEIGHT_PX, MIN_WIDTH_PX, WIDTH_STEP_PX, normalise
-from ocrstream.models.weights import find, write_card
+from ocrstream.models.weights import check_name, find, to_path, write_weights
 from training import checkpoints
 from training.augmentation import upright
+from training.crnn import initial
 from training.words import BACKGROUND, Sample, Split, load
 
 _TEMPERATURES = np.geomspace(0.3, 3.0, 40)
@@ -104,23 +105,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file to write; its card goes beside it")
     parser.add_argument("--training", type=Path, help="JSON file that tells how it was trained, kept in the card")
     parser.add_argument("--scores", type=Path, help="JSON file of measured scores, kept in the card")
+    parser.add_argument(
+        "--mean-with",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="write the mean of the run's weights and these, a file's or a shipped one's; repeat it for several",
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
+        check_name(options.out)
         told, scores = _json(options.training), _json(options.scores)
         kept = checkpoints.load(options.checkpoint)
-        network = LightCrnn(len(LATIN) + 1)
-        checkpoints.fill(network, kept["network"], options.checkpoint)
-        network.eval()
+        others = [to_path(name) for name in options.mean_with]
+        network = averaged([initial(options.checkpoint), *map(initial, others)])
         split = load(options.data, LATIN, options.cache)
         calibration = _calibration(logits_of(network, _validation(split)))
         state = {name: tensor.float().numpy() for name, tensor in network.state_dict().items()}
         state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         description = Description(LIGHT, LATIN, calibration["temperature"])
-        options.out.write_bytes(to_onnx(state, description))
         int8 = options.out.with_stem(f"{options.out.stem}_int8")
-        int8.write_bytes(quantise(to_onnx(state, description, half=False), calibration_crops(split)))
+        quantised = quantise(to_onnx(state, description, half=False), calibration_crops(split))
         card = {
             "engine": "crnn",
             "profile": LIGHT,
@@ -128,14 +134,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "input": f"grey, {HEIGHT_PX} px high, width by its aspect on a grid of {WIDTH_STEP_PX} px, "
             f"at least {MIN_WIDTH_PX} px, (x / 255 - 0.5) / 0.5",
             "calibration": calibration,
-            "training": told | {"position": kept.get("position", {})},
+            "training": told
+            | {"position": kept.get("position", {})}
+            | ({"mean_with": [other.name for other in others]} if others else {}),
             "scores": scores,
         }
-        print(write_card(options.out, card | {"precision": "half, computed in single"}))
-        print(write_card(int8, card | {"precision": "convolutions int8", "made_from": options.out.name}))
+        whole = card | {"precision": "half, computed in single"}
+        print(write_weights(options.out, to_onnx(state, description), whole))
+        print(write_weights(int8, quantised, card | {"precision": "convolutions int8", "made_from": options.out.name}))
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     return 0
+
+
+def averaged(networks: Sequence[LightCrnn]) -> LightCrnn:
+    """The network whose weights are the mean of several networks'; the first of them, changed."""
+    mean = networks[0].eval()
+    states = [network.state_dict() for network in networks]
+    with torch.no_grad():
+        for name, tensor in states[0].items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
+    return mean
 
 
 def _calibration(logits: Sequence[tuple[NDArray[np.float32], str]]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from ocrstream.models.ctpn.looking import CLOSER, CLOSEST, FIRST_LOOK_PX, SEEN_A
 from ocrstream.models.ctpn.onnx_file import to_onnx
 from ocrstream.models.ctpn.preprocess import resized, to_tensor
 from ocrstream.models.ctpn.slices import INPUT_STEP_PX
-from ocrstream.models.weights import read_card, to_path, write_card
+from ocrstream.models.weights import check_name, read_card, to_path, write_card, write_weights
 from training import checkpoints
 from training.folders import open_picture, read_folders
 from training.initial import start_state
@@ -41,9 +41,8 @@ def export(run: Path, out: Path, half: bool = True, mean_with: Path | None = Non
         EngineError: the folder has no whole checkpoint, or the other file is of another profile.
     """
     state, settings, checkpoint = _average(run, mean_with)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(to_onnx(state, settings["settings"]["profile"], half))
-    write_card(out, card(settings, checkpoint["position"], _curve(run)))
+    content = to_onnx(state, settings["settings"]["profile"], half)
+    write_weights(out, content, card(settings, checkpoint["position"], _curve(run)))
 
 
 def quantise(run: Path, out: Path, data: Path, photos: int = 24, mean_with: Path | None = None) -> None:
@@ -82,10 +81,9 @@ def quantise(run: Path, out: Path, data: Path, photos: int = 24, mean_with: Path
         )
         model = onnx.load(small)
     onnx.helper.set_model_props(model, {"profile": settings["settings"]["profile"]})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(model.SerializeToString())
-    content = card(settings, checkpoint["position"], _curve(run))
-    write_card(out, {**content, "stored": "7 bits a weight, 8 an activation, ranges from photos of the training sets"})
+    told = card(settings, checkpoint["position"], _curve(run))
+    told["stored"] = "7 bits a weight, 8 an activation, ranges from photos of the training sets"
+    write_weights(out, model.SerializeToString(), told)
 
 
 class _Calibration:
@@ -144,6 +142,8 @@ def add_scores(weights: Path, report: Path) -> None:
     Raises:
         EngineError: one of them cannot be read.
     """
+    if not weights.exists():
+        raise EngineError(f"{weights} is not there yet: write it without --scores first")
     known = read_card(weights).card
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
@@ -204,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
+        check_name(options.out)
         other = to_path(options.mean_with) if options.mean_with else None
         if options.scores:
             add_scores(options.out, options.scores)

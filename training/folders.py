@@ -25,6 +25,10 @@ Quad = NDArray[np.float32]
 """``(4, 2) float32``, x then y in the picture's pixels, clockwise from the text's top-left."""
 
 
+FARTHEST_PX = 1e5
+"""No picture is so large."""
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """One labelled text of a photo; ``ignore`` where it is text that nobody could label."""
@@ -57,6 +61,19 @@ class Folder:
     name: str
     photos: list[Photo]
     words: list[Word]
+
+
+def fingerprint(picture: Path) -> str:
+    """What tells a picture from another one of its set, and from itself when it has been changed.
+
+    Raises:
+        SourceError: it is missing.
+    """
+    try:
+        status = picture.stat()
+    except OSError as error:
+        raise SourceError(f"{picture} is not a picture that can be read ({error})") from error
+    return f"{picture.name} {status.st_size} {status.st_mtime_ns}"
 
 
 def open_picture(path: Path) -> Image:
@@ -151,8 +168,9 @@ def _quad(points: list[list[float]]) -> Quad:
     quad = np.asarray(points, dtype=np.float32)
     if quad.shape != (4, 2):
         raise ValueError(f"a poly has four points, this has the shape {quad.shape}")
-    if not np.isfinite(quad).all():
-        raise ValueError(f"a poly has four points, and not {points}")
+    # NaN, too, is not below it.
+    if not (np.abs(quad) < FARTHEST_PX).all():
+        raise ValueError(f"a poly has four points in its picture's pixels, and not {points}")
     return quad
 
 

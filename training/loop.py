@@ -36,6 +36,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ocrstream.errors import EngineError
 from training import checkpoints
 
 log = logging.getLogger(__name__)
@@ -256,12 +257,15 @@ def _resume(task: Task, plan: Plan) -> _Position:
         return _Position()
     kept = checkpoints.load(path)
     checkpoints.fill(task.network, kept["network"], path)
-    task.optimizer.load_state_dict(kept["optimizer"])
-    task.restore(kept["task"])
-    torch.set_rng_state(kept["rng"]["cpu"])
-    if "cuda" in kept["rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(kept["rng"]["cuda"])
-    position = _Position(**kept["position"])
+    try:
+        task.optimizer.load_state_dict(kept["optimizer"])
+        task.restore(kept["task"])
+        torch.set_rng_state(kept["rng"]["cpu"])
+        if "cuda" in kept["rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(kept["rng"]["cuda"])
+        position = _Position(**kept["position"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"{path} is no checkpoint to go on from ({error!r}); remove it to begin anew") from error
     if position.finished:
         position.piece, position.elapsed_s, position.finished = position.piece + 1, 0.0, False
     log.info("going on from %s: %d samples", path, position.samples)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ocrstream.files import whole_file
 from ocrstream.picture import Image
-from training.folders import Folder, Photo, Region, open_picture
+from training.folders import Folder, Photo, Region, fingerprint, open_picture
 
 
 class PhotoCache:
@@ -30,8 +30,8 @@ class PhotoCache:
     def __init__(self, folder: Folder, kept_in: Path) -> None:
         self.name = folder.name
         self._photos = folder.photos
-        names = "\n".join(str(photo.image.resolve()) for photo in folder.photos)
-        self._stem = kept_in / f"{folder.name}-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
+        pictures = "\n".join(fingerprint(photo.image) for photo in folder.photos)
+        self._stem = kept_in / f"{folder.name}-{hashlib.sha256(pictures.encode()).hexdigest()[:12]}"
         places = self._stem.with_suffix(".json")
         if not places.exists():
             kept_in.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ocrstream.errors import SourceError
 from ocrstream.models.crnn.charset import normalise
-from training.folders import Folder, Quad, Region, open_picture, read_folders
+from training.folders import Folder, Quad, Region, fingerprint, open_picture, read_folders
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +69,8 @@ def load(data: Iterable[Path], charset: str, cache: Path) -> Split:
     A photo is in the validation split by a hash of its name, with all its words and lines; teacher-read crops are
     never in it.
     """
-    key = hashlib.sha256()
     folders = [folder for path in data for folder in read_folders(path)]
-    for folder in folders:
-        key.update(repr((folder.name, len(folder.photos), len(folder.words), charset, MARGIN)).encode())
-        for photo in folder.photos:
-            key.update(repr([(region.text, region.ignore) for region in photo.regions]).encode())
-    path = cache / f"crops-{key.hexdigest()[:16]}"
+    path = cache / f"crops-{_key(folders, charset)}"
     if not path.with_suffix(".json").exists():
         cache.mkdir(parents=True, exist_ok=True)
         left_out = _left_out(folders, frozenset(charset))
@@ -88,6 +83,19 @@ def load(data: Iterable[Path], charset: str, cache: Path) -> Split:
     return _read(path)
 
 
+def _key(folders: list[Folder], charset: str) -> str:
+    """What changes with all that crops are made of."""
+    key = hashlib.sha256(repr((charset, MARGIN, STORED_HEIGHT_PX)).encode())
+    for folder in folders:
+        key.update(folder.name.encode())
+        for word in folder.words:
+            key.update(repr((fingerprint(word.image), word.text)).encode())
+        for photo in folder.photos:
+            regions = [(region.quad.tolist(), region.text, region.ignore) for region in photo.regions]
+            key.update(repr((fingerprint(photo.image), regions)).encode())
+    return key.hexdigest()[:16]
+
+
 def _left_out(folders: list[Folder], known: frozenset[str]) -> dict[str, list[str]]:
     """The labels that cannot be trained on since they have a character of no charset, by their set."""
     left_out: dict[str, list[str]] = {}
@@ -95,7 +103,7 @@ def _left_out(folders: list[Folder], known: frozenset[str]) -> dict[str, list[st
         words = [word.text for word in folder.words]
         words += [region.text for photo in folder.photos for region in photo.regions if not region.ignore]
         for text in words:
-            if normalise(text) and not usable(normalise(text), known):
+            if (label := normalise(text)) and not usable(label, known):
                 left_out.setdefault(folder.name, []).append(text)
     return left_out
 

@@ -66,11 +66,14 @@ class Reading:
         text: may be empty.
         confidence: 0 to 1.
         characters: the confidence of each of the text's characters, 0 to 1; empty where an engine does not tell.
+        words: likewise of each of its words, where it has several: as far as an engine's confidence of a word is
+            another than its characters' mean.
     """
 
     text: str
     confidence: float
     characters: tuple[float, ...] = ()
+    words: tuple[float, ...] = ()
 
 
 class Margin(NamedTuple):

@@ -139,15 +139,25 @@ def write_card(path: Path, card: dict[str, Any]) -> Path:
     return target
 
 
+def check_name(out: Path) -> None:
+    """See to it that weights are written where they will be found again.
+
+    Raises:
+        EngineError: the file's name ends otherwise.
+    """
+    if out.suffix != ".onnx":
+        raise EngineError(f"weights are written to a file that ends in .onnx, not to {out}")
+
+
 def write_weights(out: Path, content: bytes, card: dict[str, Any]) -> Path:
     """Write a weight file and its card; returns the card's path.
 
     Raises:
         EngineError: they cannot be written, or would not be found again under that name.
     """
-    if out.suffix != ".onnx":
-        raise EngineError(f"weights are written to a file that ends in .onnx, not to {out}")
+    check_name(out)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as beside:
             beside.write_bytes(content)
         return write_card(out, card)

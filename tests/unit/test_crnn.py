@@ -334,6 +334,9 @@ def test_a_file_of_another_network_is_refused(original_state: dict[str, Array], 
     broken = original_state | {"cnn.conv0.bias": np.full(64, np.nan, dtype=np.float32)}
     with pytest.raises(EngineError, match="not finite"):
         read_original(as_file(broken, tmp_path / "e.pth"))
+    negative = original_state | {"cnn.batchnorm2.running_var": np.full(256, -1, dtype=np.float32)}
+    with pytest.raises(EngineError, match="variances below 0"):
+        read_original(as_file(negative, tmp_path / "g.pth"))
     twice = {**original_state, "module.cnn.conv0.weight": original_state["cnn.conv0.weight"]}
     with pytest.raises(EngineError, match="holds tensors twice"):
         read_original(as_file(twice, tmp_path / "f.pth"))

@@ -69,6 +69,8 @@ def test_a_lexicon_and_a_beam_read_what_greedy_reads(recognizer: Recognizer) -> 
     assert CrnnRecognizer(EngineOptions(threads=1), beams=5).read([crop])[0].text == "Terminal"
     with pytest.raises(EngineError, match="0 prefixes or more, not -3"):
         CrnnRecognizer(EngineOptions(threads=1), beams=-3)
+    with pytest.raises(EngineError, match="a lexicon is a list of words"):
+        CrnnRecognizer(EngineOptions(threads=1), lexicon="Terminal")
 
 
 def test_the_engine_tells_its_weights(recognizer: Recognizer) -> None:

@@ -1,9 +1,11 @@
 """Engines are judged side by side, by every protocol that the labels allow."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from ocrstream_test_engines import make_picture
 
@@ -67,6 +69,28 @@ def test_crops_are_judged_and_shown_as_text(tmp_path: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["recognizers"]["plain"]["exact"] == 100.0
 
 
+def test_other_programs_are_judged_on_crops_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.full((52, 232, 3), 255, np.uint8)
+    cv2.putText(picture, "Station", (20, 40), cv2.FONT_HERSHEY_SIMPLEX, 1.5, (0, 0, 0), 3)
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    (tmp_path / "gt.tsv").write_text("a.png\tStation\n")
+    # What stands in for it says as Tesseract would how it is asked, and says the same of everything.
+    command = tmp_path / "tesseract"
+    row = "5\\t1\\t1\\t1\\t1\\t{}\\t8\\t4\\t90\\t40\\t96\\t{}\\n"
+    head = "level page_num block_num par_num line_num word_num left top width height conf text".replace(" ", "\\t")
+    command.write_text(
+        f'#!/bin/sh\n[ "$*" = "stdin stdout --psm 7 tsv" ] || exit 1\ncat > /dev/null\n'
+        f"printf '{head}\\n{row.format(1, 'Station')}'\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert main(["--recognizer", "tesseract", "--recognizer", "rapidocr", "--data", str(tmp_path), "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)["recognizers"]
+    assert {name: figures["exact"] for name, figures in judged.items()} == {"tesseract": 100.0, "rapidocr": 100.0}
+
+
 def test_a_detector_cannot_be_judged_on_crops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "gt.tsv").write_text("")
     assert main(["--detector", "blocks", "--data", str(tmp_path)]) == 2
@@ -79,12 +103,19 @@ def test_a_detector_cannot_be_judged_on_crops(tmp_path: Path, capsys: pytest.Cap
         ([], "nothing to judge"),
         (["--detector", "nobody"], "there is no detector 'nobody'"),
         (["--detector", "blocks"], "has neither a gt.jsonl nor a gt.tsv"),
-        (["--recognizer", "tesseract"], "tesseract finds text and reads it by itself: name it with --detector"),
+        (["--recognizer", "tesseract"], "tesseract is not installed"),
+        (["--recognizer", "crnn", "--threads", "-3"], "threads is -3, and has to be from 0 to"),
+        (["--recognizer", "crnn", "--min-confidence", "7"], "min confidence is 7, and has to be from 0 to 1"),
     ],
 )
 def test_mistakes_get_a_sentence(
-    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert main([*arguments, "--data", str(tmp_path)]) == 2
     assert sentence in capsys.readouterr().err
 

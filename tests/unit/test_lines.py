@@ -84,6 +84,19 @@ def test_a_line_that_was_found_whole_is_cut_at_its_spaces() -> None:
     assert 48 <= x1 == x2 <= 72
 
 
+def test_a_word_of_a_line_is_as_sure_as_its_engine_says() -> None:
+    line = box_polygon(0, 0, 100, 20)
+    crops = cut_line(np.zeros((20, 100, 3), dtype=np.uint8), line, (), NO_MARGIN)
+    sure = (0.9, 0.8, 1.0, 0.5, 0.5)
+    told = put_together(line, (), crops, [Reading("ab de", 0.5, sure, (0.72, 0.25))])
+    assert told is not None
+    assert [word.confidence for word in told.words] == [0.72, 0.25]
+    # Of an engine that says nothing of words, as sure as their letters.
+    untold = put_together(line, (), crops, [Reading("ab de", 0.5, sure)])
+    assert untold is not None
+    assert [word.confidence for word in untold.words] == [0.85, 0.5]
+
+
 def test_words_that_were_read_before_move_and_turn_with_their_line() -> None:
     was = box_polygon(0, 0, 100, 20)
     known = [box_polygon(0, 0, 40, 20), box_polygon(50, 0, 100, 20)]

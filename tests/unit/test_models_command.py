@@ -34,6 +34,15 @@ def test_a_card_tells_what_a_file_is(weights: Path, capsys: pytest.CaptureFixtur
     }
 
 
+def test_a_card_is_shown_a_line_of_its_curve_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "card", "ctpn_light"]) == 0
+    shown = capsys.readouterr().out
+    card = next(file.card for file in shipped() if file.name == "ctpn_light")
+    assert json.loads(shown) == card
+    assert len(shown.splitlines()) < 400
+    assert '{"piece": ' in shown
+
+
 def test_a_changed_file_is_found(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "verify", str(weights)]) == 0
     assert capsys.readouterr().out.startswith("ok    mine")

@@ -23,6 +23,7 @@ from ocrstream.models.ctpn.network import Ctpn  # noqa: E402
 from ocrstream.models.ctpn.onnx_file import read_state, to_onnx  # noqa: E402
 from training.ctpn import CtpnTask, Settings, losses, main, to_input  # noqa: E402
 from training.export_ctpn import add_scores, card, export, quantise  # noqa: E402
+from training.export_ctpn import main as export_main  # noqa: E402
 from training.initial import start_state  # noqa: E402
 from training.loop import CHECKPOINT, Plan, run  # noqa: E402
 from training.provenance import history, origin  # noqa: E402
@@ -42,20 +43,23 @@ def photo_folder(folder: Path, count: int = 3) -> Path:
     return folder
 
 
-def test_photos_are_decoded_once(tmp_path: Path) -> None:
+def test_photos_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = read_folder(photo_folder(tmp_path))
     first = PhotoCache(folder, tmp_path / "cache")
-    for number in range(3):
-        (tmp_path / f"{number}.png").unlink()
-    cache = PhotoCache(folder, tmp_path / "cache")
+    with monkeypatch.context() as patched:
+        patched.setattr("training.photos.open_picture", lambda path: pytest.fail(f"{path} is opened again"))
+        cache = PhotoCache(folder, tmp_path / "cache")
     assert len(cache) == 3
     for number in range(3):
         assert cache.size_hw(number) == (120 + 10 * number, 160)
         np.testing.assert_array_equal(cache.photo(number), first.photo(number))
         assert cache.photo(number)[0, 0].tolist() == [60 * number] * 3
     assert cache.regions(1)[0].text == "GATE"
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((50, 70, 3), dtype=np.uint8))
+    assert PhotoCache(folder, tmp_path / "cache").photo(1).shape == (50, 70, 3)
+    (tmp_path / "0.png").unlink()
     with pytest.raises(SourceError, match=r"0\.png is not a picture"):
-        PhotoCache(folder, tmp_path / "another")
+        PhotoCache(folder, tmp_path / "cache")
 
 
 def test_a_scene_is_its_number_and_shows_where_the_text_is(tmp_path: Path) -> None:
@@ -305,3 +309,33 @@ def test_a_run_is_exported_with_its_card_and_its_scores(tmp_path: Path) -> None:
     (tmp_path / "run" / "settings.json").unlink()
     with pytest.raises(EngineError, match="not the folder of a detector's training"):
         export(tmp_path / "run", tmp_path / "half.onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--profile", "foo"], "there is no profile 'foo': it is one of light, vgg16"),
+        (["--size-px", "100"], "size px is 100, and has to be a multiple of 32"),
+        (["--size-px", "0"], "size px is 0, and has to be from 32 to"),
+        (["--batch", "0"], "batch is 0, and has to be from 1 to"),
+        (["--average", "2"], "average is 2, and has to be from 0 to 1"),
+        (["--workers", "-2"], "workers is -2, and has to be from 0 to"),
+    ],
+)
+def test_settings_that_mean_nothing_get_a_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--minutes", "1", *arguments])
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_export_is_written_where_it_is_found_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, sentence in (
+        (["x.txt"], "weights are written to a file that ends in .onnx"),
+        (["x.onnx", "--scores", "scores.json"], "x.onnx is not there yet: write it without --scores first"),
+    ):
+        with pytest.raises(SystemExit):
+            export_main([str(tmp_path), str(tmp_path / arguments[0]), *arguments[1:]])
+        assert sentence in capsys.readouterr().err

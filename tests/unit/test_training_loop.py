@@ -142,11 +142,29 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         loop.run(other, plan(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"broken\n", b"PK\x03\x04"])
 def test_a_damaged_checkpoint_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / loop.CHECKPOINT).write_bytes(content)
     with pytest.raises(EngineError, match=r"cannot be read .*remove it to begin anew"):
         loop.run(Line(), plan(tmp_path))
+
+
+def test_a_checkpoint_to_begin_from_is_none_to_go_on_from(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / loop.CHECKPOINT, {"network": Line().network.state_dict()})
+    with pytest.raises(EngineError, match=r"is no checkpoint to go on from .*'optimizer'.*; remove it to begin anew"):
+        loop.run(Line(), plan(tmp_path))
+
+
+def test_a_checkpoint_is_split_and_joined_by_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(b"0123456789")
+    assert checkpoints.main(["split", str(checkpoint), str(tmp_path / "parts")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'parts' / 'checkpoint.pt.000'} and 0 more\n"
+    assert checkpoints.main(["join", str(tmp_path / "parts" / "checkpoint.pt.000"), str(tmp_path / "whole.pt")]) == 0
+    assert (tmp_path / "whole.pt").read_bytes() == b"0123456789"
+    for arguments in (["split", str(tmp_path / "none"), str(tmp_path)], ["join", str(checkpoint), str(tmp_path / "x")]):
+        with pytest.raises(SystemExit):
+            checkpoints.main(arguments)
 
 
 def test_a_checkpoint_splits_and_joins(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from ocrstream.models.crnn import CrnnRecognizer  # noqa: E402
 from ocrstream.models.crnn.network import LightCrnn  # noqa: E402
 from ocrstream.models.crnn.onnx_file import read_state  # noqa: E402
 from ocrstream.models.session import Session  # noqa: E402
-from ocrstream.models.weights import read_card, verify  # noqa: E402
+from ocrstream.models.weights import read_card, to_path, verify  # noqa: E402
 from training import crnn, export_crnn  # noqa: E402
 from training.augmentation import augment, least_timesteps, motion_kernel, upright, width_for  # noqa: E402
 from training.batches import Batch, Batches, Mixture, Seen  # noqa: E402
@@ -158,7 +158,9 @@ def test_labels_that_the_network_cannot_write_are_counted(
         load([foreign], LATIN, tmp_path / "cache")
 
 
-def test_crops_are_cut_once_split_by_photo_and_kept(data: Path, tmp_path: Path) -> None:
+def test_crops_are_cut_once_split_by_photo_and_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     split = load([data], LATIN, tmp_path / "cache")
     assert split.train.keys() >= {"photos", "photos:lines", "words", "background"}
     held = sum(held_out(f"{number}.png") for number in range(30))
@@ -166,10 +168,45 @@ def test_crops_are_cut_once_split_by_photo_and_kept(data: Path, tmp_path: Path) 
     assert len(split.train["photos"]) == 2 * (30 - held)
     assert len(split.validation["photos"]) == 2 * held
     assert all(" " in sample.text for sample in split.train["photos:lines"])
-    for photo in (data / "photos").glob("*.png"):
-        photo.unlink()
+    monkeypatch.setattr("training.words.open_picture", lambda path: pytest.fail(f"{path} is opened again"))
     again = load([data], LATIN, tmp_path / "cache")
     np.testing.assert_array_equal(again.train["photos"][3].grey, split.train["photos"][3].grey)
+
+
+def test_crops_are_cut_anew_where_a_label_a_place_or_a_picture_has_changed(data: Path, tmp_path: Path) -> None:
+    def samples(name: str) -> list[Sample]:
+        split = load([data], LATIN, tmp_path / "cache")
+        return split.train[name] + split.validation.get(name, [])
+
+    before = samples("photos")
+    assert len(samples("words")) == 6
+    labels = data / "words" / "gt.tsv"
+    labels.write_text("".join(f"{line.partition(chr(9))[0]}\tWRONG\n" for line in labels.read_text().splitlines()))
+    assert {sample.text for sample in samples("words")} == {"WRONG"}
+    places = data / "photos" / "gt.jsonl"
+    places.write_text(places.read_text().replace("30.0, 20.0", "28.0, 18.0"))
+    moved = samples("photos")
+    assert any(a.grey.shape != b.grey.shape for a, b in zip(before, moved, strict=True))
+    for picture in (data / "words").glob("*.png"):
+        cv2.imwrite(str(picture), np.full((30, 91), 7, dtype=np.uint8))
+    assert all((sample.grey == 7).all() for sample in samples("words"))
+
+
+def test_labels_that_are_too_long_and_a_missing_validation_are_told(
+    tmp_path: Path, fonts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    names = [name for name in (f"{number}.png" for number in range(60)) if not held_out(name)][:2]
+    for name in names:
+        cv2.imwrite(str(folder / name), draw("gate", (70, 30)))
+    (folder / "gt.tsv").write_text(f"{names[0]}\t{'ab' * 900}\n{names[1]}\tgate\n")
+    settings = crnn.Settings(data=(folder,), cache=tmp_path / "cache", fonts=fonts)
+    task = crnn.RecognizerTask(LightCrnn(len(LATIN) + 1), settings)
+    task.prepare()
+    assert "1 of 2 labels of mine are longer than the network can read, as 'abab" in caplog.text
+    assert "nothing is kept for validation" in caplog.text
+    assert task.evaluate() == {}
 
 
 def test_a_crop_keeps_a_margin_and_knows_where_its_text_is() -> None:
@@ -462,6 +499,15 @@ def test_a_small_training_goes_from_a_folder_to_an_engine(
     assert "are too few to fit confidences on" in capsys.readouterr().err
     reading = CrnnRecognizer(EngineOptions(weights=str(weights))).read([np.full((30, 90, 3), 200, dtype=np.uint8)])[0]
     assert len(reading.characters) == len(reading.text)
+    mean = tmp_path / "mean.onnx"
+    assert (
+        export_crnn.main([*export, "--out", str(mean), "--mean-with", "crnn_light", "--mean-with", str(weights)]) == 0
+    )
+    assert read_card(mean).card["training"]["mean_with"] == ["crnn_light.onnx", "mine.onnx"]
+    ours, theirs, both = (
+        read_state(to_path(name))[0]["output.bias"] for name in (str(weights), "crnn_light", str(mean))
+    )
+    np.testing.assert_allclose(both, (2 * ours + theirs) / 3, atol=0.01)
     int8 = weights.with_stem("mine_int8")
     assert verify(read_card(int8))
     assert int8.stat().st_size < weights.stat().st_size
@@ -479,3 +525,21 @@ def test_a_small_training_goes_from_a_folder_to_an_engine(
         )
     assert stopped.value.code == 2
     assert "none.onnx is not a weight file of crnn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--rate", "nan"], "rate is nan, and has to be from 0 to 1"),
+        (["--real", "3"], "real share is 3, and has to be from 0 to 1"),
+        (["--columns", "1"], "columns is 1, and has to be from 64 to"),
+        (["--threads", "-1"], "threads is -1, and has to be from 0 to"),
+    ],
+)
+def test_settings_that_mean_nothing_get_a_sentence(
+    arguments: list[str], sentence: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        crnn.main(["--data", str(data), "--out", str(tmp_path / "out"), "--minutes", "1", *arguments])
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err

@@ -39,10 +39,13 @@ class CrnnRecognizer:
         beams: prefixes that a beam search follows; 0 for the greedy reading, which is faster and hardly worse.
 
     Raises:
-        EngineError: the weights are missing or damaged, the device is not there, or `beams` is below 0.
+        EngineError: the weights are missing or damaged, the device is not there, `beams` is below 0, or the lexicon is
+            no list of words.
     """
 
     def __init__(self, options: EngineOptions, *, lexicon: Sequence[str] = (), beams: int = 0) -> None:
+        if isinstance(lexicon, str) or not all(isinstance(word, str) for word in lexicon):
+            raise EngineError("a lexicon is a list of words")
         if beams < 0:
             raise EngineError(f"a beam search follows 0 prefixes or more, not {beams}")
         shipped = SHIPPED_INT8 if options.device == "cpu" else SHIPPED

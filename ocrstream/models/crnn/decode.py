@@ -69,7 +69,7 @@ def greedy_reading(logits: Floats, charset: str, temperature: float = 1.0) -> Re
     sure = np.exp(np.maximum.reduceat(inside, starts))
     text = "".join(characters[first:last])
     confidences = tuple(min(float(value), 1.0) for value in sure[first:last])
-    return Reading(text, _confidence(text, confidences), confidences)
+    return _reading(text, confidences)
 
 
 def with_numbers(logits: Floats, charset: str) -> Floats:
@@ -112,13 +112,14 @@ def _kept(best: NDArray[np.intp]) -> NDArray[np.bool_]:
     return kept
 
 
-def _confidence(text: str, characters: Sequence[float]) -> float:
+def _reading(text: str, characters: Sequence[float]) -> Reading:
+    """A reading by the confidence of each of its characters; of a word that is their product."""
     start, words = 0, []
     for word in text.split(" "):
         if word:
             words.append(math.prod(characters[start : start + len(word)]))
         start += len(word) + 1
-    return sum(words) / len(words)
+    return Reading(text, sum(words) / len(words), tuple(characters), tuple(words) if len(words) > 1 else ())
 
 
 def beam_search(logits: Floats, charset: str, beams: int = 10, temperature: float = 1.0) -> list[tuple[str, float]]:
@@ -181,7 +182,7 @@ def beam_reading(logits: Floats, charset: str, beams: int = 10, temperature: flo
     sure = _said(text, zip(shares.tolist(), (other for other, _ in followed), strict=True))
     for block in Levenshtein.editops(text, reading.text).as_matching_blocks():
         sure[block.a : block.a + block.size] = reading.characters[block.b : block.b + block.size]
-    return Reading(text, _confidence(text, sure), tuple(sure))
+    return _reading(text, sure)
 
 
 def _said(text: str, shares: Iterable[tuple[float, str]]) -> list[float]:

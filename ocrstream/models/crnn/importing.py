@@ -78,6 +78,8 @@ def read_original(path: Path, charset: str = ORIGINAL_CHARSET, gates: str = PYTO
     state = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
     if not all(np.isfinite(tensor).all() for tensor in state.values()):
         raise EngineError(f"{path} holds numbers that are not finite: it is damaged, or its training went wrong")
+    if any((tensor < 0).any() for name, tensor in state.items() if name.endswith("running_var")):
+        raise EngineError(f"{path} holds variances below 0: it is damaged, or its training went wrong")
     return {
         name: reordered(tensor, _FROM_TORCH7) if gates == TORCH7 and ".rnn." in name else tensor
         for name, tensor in state.items()
