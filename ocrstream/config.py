@@ -202,7 +202,7 @@ class RecognizerSettings:
     batch: int = setting(8, "frames whose crops are read together", lowest=1)
     deadline_ms: float = setting(2.0, "how long a batch waits for more crops", lowest=0.0)
     min_confidence: float = setting(
-        0.3, "readings below this are not kept, nor texts over time that never were as sure", lowest=0.0, highest=1.0
+        0.4, "readings below this are not kept, nor texts over time that never were as sure", lowest=0.0, highest=1.0
     )
     formats: tuple[tuple[str, tuple[Pattern, ...]], ...] = setting(
         (), "what texts look like, by source; see Masks and formats", read=read_patterns

@@ -109,9 +109,14 @@ def growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
         grows = stretch >= least and not is_known and now.count(" ") == before.count(" ")
         return Growth.MORE if grows and is_part(before, now) else Growth.AS_MUCH
     least = 1 if stretch <= 1 / STRETCH else HIDDEN
-    is_less = len(before) - len(now) >= least and is_part(now, before)
+    # Spaces come and go from one reading to the next.
+    is_less = _letters(before) - _letters(now) >= least and is_part(now, before)
     is_less = is_less or lacks_letters(line.text, vote.winner().text)
     return Growth.LESS if is_less and stretch < STRETCH else Growth.AS_MUCH
+
+
+def _letters(text: str) -> int:
+    return len(text) - text.count(" ")
 
 
 def _proportions(polygon: Polygon) -> float:

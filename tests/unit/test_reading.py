@@ -31,9 +31,10 @@ SECOND: list[tuple[str, Box]] = [("maybe?", (10, 20, 90, 60)), ("yes", (10, 100,
 def test_lines_come_with_their_place_scores_and_text() -> None:
     reader = Reader(load_detector("blocks"), load_recognizer("plain"))
     (lines,) = reader.read([make_picture(FIRST)])
-    assert [replace(line, words=()) for line in lines] == [
+    assert [replace(line, characters=(), words=()) for line in lines] == [
         ReadLine(box_polygon(*box), SCORE, text, CONFIDENCE) for text, box in FIRST
     ]
+    assert [len(line.characters) == len(line.text) for line in lines] == [True] * len(lines)
     assert [[word.text for word in line.words] for line in lines] == [["Gate", "B12"], []]
 
 

@@ -588,6 +588,14 @@ def test_what_is_left_of_a_line_that_something_hides_in_part_is_no_other_text() 
     assert [text for text, *_ in told_of(whole, hidden[0], rests)] == ["STATION HOTEL", "SON HOTEL"]
 
 
+def test_a_reading_with_less_spaces_is_not_what_is_left_of_a_line() -> None:
+    first = shown("Mus eum of Moderm Art", 40, 340, confidence=0.8)
+    ballot = Ballot()
+    for number, line in enumerate([first] + [shown("Museum of Modern Art", 40, 340)] * 4):
+        ballot.count(at(1 + number * 0.3), [line])
+    assert [(last.text, last.readings) for last in ballot.close("hall", 1)] == [("Museum of Modern Art", 5)]
+
+
 def test_what_differs_surely_on_the_whole_is_another_text() -> None:
     place = Place()
     place.read(1.0, "Gate B15")
