@@ -23,10 +23,13 @@ from ocrstream.geometry import Box, Polygon, bounding_box, polygon_size_wh, to_p
 from ocrstream.models import TextLine
 from ocrstream.picture import Image
 
-MARGIN_TILES = 2
+MARGINS_TILES = 2, 1
 WHOLE_SHARE = 0.4
 MOST_PARTS = 3
-"""Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, all of it."""
+"""Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, with less
+around them, and else all of it: a new sign is found sooner in two parts than in the whole frame."""
+TREMBLE = 0.25
+"""A known line is looked at with so much of its height around it: it is not found again exactly where it was."""
 
 BORDER_PX = 3.0
 
@@ -137,15 +140,20 @@ def parts_to_examine(changes: Changes, asked: Sequence[Polygon], known: Sequence
         known: the lines in sight. One that a part touches is looked at as a whole, or only a piece would be found.
         whole: the frame, see `frame_box`.
     """
-    margin = MARGIN_TILES * changes.tile_px
-    parts = _joined([_grown(box, margin, whole) for box in (*changes.boxes(), *map(bounding_box, asked))])
+    boxes = [*changes.boxes(), *map(bounding_box, asked)]
     lines = [bounding_box(polygon) for polygon in known]
-    touched = [_grown(line, BORDER_PX + 1, whole) for line in lines if any(_touch(line, part) for part in parts)]
-    parts = _joined([*parts, *touched])
-    area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts)
-    if len(parts) > MOST_PARTS or area > WHOLE_SHARE * whole[2] * whole[3]:
-        return [whole]
-    return parts
+    for tiles in MARGINS_TILES:
+        parts = _joined([_grown(box, tiles * changes.tile_px, whole) for box in boxes])
+        touched = [
+            _grown(line, BORDER_PX + 1 + TREMBLE * (line[3] - line[1]), whole)
+            for line in lines
+            if any(_touch(line, part) for part in parts)
+        ]
+        parts = _joined([*parts, *touched])
+        area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts)
+        if len(parts) <= MOST_PARTS and area <= WHOLE_SHARE * whole[2] * whole[3]:
+            return parts
+    return [whole]
 
 
 def frame_box(size_wh: tuple[int, int]) -> Box:

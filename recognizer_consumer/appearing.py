@@ -120,6 +120,7 @@ class OpenAppearance:
         is_settled: whether anything was read surely, or twice in a row; what was not is passing.
         is_torn: whether the frame's edge has cut it off, and no more of it was read since.
         is_at_edge: whether it was seen at the frame's edge since it was read last.
+        comes_in: whether the frame's edge has ever cut it off before it was read twice: more of it may come in.
         waiting: a reading that differs; what follows tells whether it was a misreading or another text.
         clearest: the best view's score.
         tallest_px: how high the line was at most where it was read.
@@ -142,6 +143,7 @@ class OpenAppearance:
     is_settled: bool = False
     is_torn: bool = False
     is_at_edge: bool = False
+    comes_in: bool = False
     waiting: Waiting | None = None
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
@@ -217,8 +219,10 @@ class OpenAppearance:
         return (self.waiting.trail if self.waiting else self.trail).last.captured_at_ns
 
     def touch_edge(self) -> None:
-        """Take note that the frame's edge may cut the line off."""
-        self.is_torn = self.is_at_edge = True
+        """Take note that the frame's edge may cut the line off, where it is not known already what it says."""
+        self.is_at_edge = True
+        if self.comes_in or not (self.is_settled and self.readings > 1):
+            self.is_torn = self.comes_in = True
 
     def grow(self, info: FrameInfo, line: Sighting) -> None:
         """Count a reading of more of the line: what was read of less was no vote."""

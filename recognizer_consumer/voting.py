@@ -307,7 +307,7 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         vote.add(info, line)
         return []
     grown = growth(vote, info, line)
-    if grown is Growth.LESS and (line.is_changed or _is_at_edge(info, line.region.polygon)):
+    if grown is Growth.LESS and (line.is_changed or vote.is_at_edge):
         # What is left of a line that leaves says nothing new, nor does a piece that is found of it for a moment.
         vote.trail.see(info, line.region.polygon)
     elif grown is Growth.LESS and line.confidence >= LIKELY:
@@ -413,7 +413,7 @@ def _opened(source: _Source, track_id: str, info: FrameInfo, line: Sighting, tra
     starts_track = track_id.startswith(trail.first.frame_id)
     appearance_id = track_id if starts_track else f"{track_id}~{trail.first.frame_id}"
     vote = OpenAppearance(appearance_id, source.calibration, source.patterns, trail, info.frame_id)
-    vote.is_torn = _is_at_edge(trail.first, trail.path[0][1]) or _is_at_edge(info, line.region.polygon)
+    vote.is_torn = vote.comes_in = _is_at_edge(trail.first, trail.path[0][1]) or _is_at_edge(info, line.region.polygon)
     vote.add(info, line)
     return vote
 

@@ -509,6 +509,12 @@ def test_a_line_that_leaves_goes_on_saying_what_it_said() -> None:
     assert told_of(*lines) == [("Mind the gap", 1.0, 2.15)]
 
 
+def test_a_line_whose_beginning_has_left_says_what_it_said_though_it_is_read_again() -> None:
+    lines = shown("Mind the gap", 10, 310), shown("the gap", 0, 230), shown("the gap", 30, 210)
+    again = replace(shown("the gap", 12, 190), is_changed=False)
+    assert [text for text, *_ in told_of(*lines, again)] == ["Mind the gap"]
+
+
 def test_a_line_that_grows_by_a_word_is_another_text() -> None:
     lines = shown("Specials", 240, 440), shown("Specials SALE", 240, 560)
     assert told_of(*lines) == [("Specials", 1.0, 1.25), ("Specials SALE", 1.3, 1.55)]
@@ -530,6 +536,12 @@ def test_a_line_that_has_come_in_says_something_new_when_it_grows_once_more() ->
         ("Specials", 1.0, 1.85),
         ("Specials SALE", 1.9, 2.15),
     ]
+
+
+def test_a_line_that_was_known_before_the_edge_cut_it_off_is_known_afterwards() -> None:
+    known = [shown("No parking", x0, x0 + 300) for x0 in (300, 310, 340)]
+    misread = shown("No parl king", 320, 620, confidence=0.8)
+    assert told_of(*known, misread, known[1]) == [("No parking", 1.0, 2.45)]
 
 
 def test_another_text_in_the_place_of_a_line_that_was_cut_off_is_another_text() -> None:
