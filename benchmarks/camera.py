@@ -69,7 +69,10 @@ def packets_in_a_loop(video: Path) -> Iterator[tuple[float, av.Packet[Any], av.V
 
 
 def send(video: Path, port: int) -> None:
-    """Be the camera: wait for one viewer on a port of this machine, and show it the clip until it goes."""
+    """Be the camera: wait for one viewer on a port of this machine, and show it the clip until it goes.
+
+    Of each packet its time in the clip is printed, in seconds, and when it was sent, in nanoseconds since 1970.
+    """
     address = f"tcp://127.0.0.1:{port}?listen=1"
     shown, began_s = None, 0.0
     # The viewer's going ends it.
@@ -87,6 +90,7 @@ def send(video: Path, port: int) -> None:
             time.sleep(max(began_s + due_s - time.monotonic(), 0))
             packet.stream = shown
             out.mux_one(packet)
+            print(f"{due_s:.3f} {time.time_ns()}", flush=True)
 
 
 def measure_live(
@@ -105,7 +109,7 @@ def measure_live(
     """
     with ExitStack() as stack:
         sources = [
-            f"camera-{number}=tcp://127.0.0.1:{stack.enter_context(_camera(video))}"
+            f"camera-{number}=tcp://127.0.0.1:{stack.enter_context(camera(video))}"
             for number, video in enumerate(videos, 1)
         ]
         if distributed:
@@ -114,10 +118,17 @@ def measure_live(
 
 
 @contextlib.contextmanager
-def _camera(video: Path) -> Iterator[int]:
-    """A camera that waits at a port of this machine."""
+def camera(video: Path, sent: Path = Path(os.devnull)) -> Iterator[int]:
+    """A camera that waits at a port of this machine.
+
+    Args:
+        video: what it shows.
+        sent: where it writes what `send` prints.
+    """
     port = _free_port()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.camera", str(video), str(port)], cwd=ROOT)
+    command = [sys.executable, "-m", "benchmarks.camera", str(video), str(port)]
+    with sent.open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log)
     try:
         _wait_for("the camera does not start", lambda: _is_listened_to(port))
         yield port

@@ -2,7 +2,7 @@
 
     examination = Examination(picture, parts)
     while not examination.take(detector.detect(examination.pictures)):
-        pass                                       # a line goes on beyond the parts: the whole frame is left to look at
+        pass                     # a line goes on beyond the parts: they are larger now, and at last the whole frame
     examination.lines
 
 An examination holds all that it takes to be answered, so this can go on in another thread while later frames come in.
@@ -10,6 +10,7 @@ An examination holds all that it takes to be answered, so this can go on in anot
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -27,11 +28,14 @@ MARGINS_TILES = 2, 1
 WHOLE_SHARE = 0.4
 MOST_PARTS = 3
 """Changed tiles are looked at with so much around them; above this share of the frame, or in more parts, with less
-around them, and else all of it: a new sign is found sooner in two parts than in the whole frame."""
+around them, then apart, and else all of it: a new sign is found sooner in two parts than in the whole frame."""
 TREMBLE = 0.25
 """A known line is looked at with so much of its height around it: it is not found again exactly where it was."""
 
 BORDER_PX = 3.0
+ROOM = 2.0
+"""A line that reaches beyond a part is looked at with so many times its height above and below it, and twice that at
+its ends."""
 
 SMALL_PX, LARGE_PX = 12.0, 96.0
 LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
@@ -60,6 +64,7 @@ class Examination:
         self._picture = picture
         self._size_wh = (picture.shape[1], picture.shape[0])
         self._parts = list(parts)
+        self._is_wider = False
         self._masks = masks
         self._known = [(bounding_box(polygon), polygon_size_wh(polygon)[1]) for polygon in known]
 
@@ -97,8 +102,8 @@ class Examination:
             found: of each of the `pictures`, in its pixels.
 
         Returns:
-            Whether that was enough: where a line reaches beyond a part, the whole frame has to be looked at, which is
-            the one part that is left then.
+            Whether that was enough: where a line reaches beyond a part, more of the frame has to be looked at, once,
+            and then all of it.
         """
         lines = [
             _placed(line, part, self._factor(part))
@@ -107,11 +112,19 @@ class Examination:
         ]
         lines = [line for line in lines if not is_masked(line.polygon, self._masks, self._size_wh)]
         whole = frame_box(self._size_wh)
-        if self._parts != [whole] and any(_reaches_out(line.polygon, self._parts, whole) for line in lines):
-            self._parts = [whole]
+        reaching = [line.polygon for line in lines if _reaches_out(line.polygon, self._parts, whole)]
+        if self._parts != [whole] and reaching:
+            self._parts = [whole] if self._is_wider else self._wider(reaching, whole)
+            self._is_wider = True
             return False
         self.lines = lines
         return True
+
+    def _wider(self, lines: Sequence[Polygon], whole: Box) -> list[Box]:
+        """The parts with room for lines that reach beyond them."""
+        room = [_grown(bounding_box(line), ROOM * polygon_size_wh(line)[1], whole) for line in lines]
+        parts = _joined([*self._parts, *room])
+        return parts if _area(parts) <= WHOLE_SHARE * _area([whole]) else [whole]
 
     def holds(self, polygon: Polygon) -> bool:
         """Whether all of a line lies in one of the parts."""
@@ -142,23 +155,41 @@ def parts_to_examine(changes: Changes, asked: Sequence[Polygon], known: Sequence
     """
     boxes = [*changes.boxes(), *map(bounding_box, asked)]
     lines = [bounding_box(polygon) for polygon in known]
-    for tiles in MARGINS_TILES:
-        parts = _joined([_grown(box, tiles * changes.tile_px, whole) for box in boxes])
+    wide, narrow = ([_grown(box, tiles * changes.tile_px, whole) for box in boxes] for tiles in MARGINS_TILES)
+    for grown in (wide, narrow, _kept_apart(boxes, narrow)):
+        parts = _joined(grown)
         touched = [
             _grown(line, BORDER_PX + 1 + TREMBLE * (line[3] - line[1]), whole)
             for line in lines
             if any(_touch(line, part) for part in parts)
         ]
         parts = _joined([*parts, *touched])
-        area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts)
-        if len(parts) <= MOST_PARTS and area <= WHOLE_SHARE * whole[2] * whole[3]:
+        if len(parts) <= MOST_PARTS and _area(parts) <= WHOLE_SHARE * _area([whole]):
             return parts
     return [whole]
+
+
+def _kept_apart(boxes: Sequence[Box], grown: Sequence[Box]) -> list[Box]:
+    """Grown boxes, cut half way between those that touch only since they have grown, as where a sign changes places."""
+    apart = [list(box) for box in grown]
+    for (first, one), (second, other) in itertools.combinations(enumerate(boxes), 2):
+        gaps = [(other[k] - one[k + 2], first, second, k) for k in (0, 1)]
+        gaps += [(one[k] - other[k + 2], second, first, k) for k in (0, 1)]
+        gap_px, before, behind, axis = max(gaps)
+        if gap_px > 0:
+            middle = boxes[before][axis + 2] + gap_px / 2
+            apart[before][axis + 2] = min(apart[before][axis + 2], middle - 1)
+            apart[behind][axis] = max(apart[behind][axis], middle + 1)
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in apart]
 
 
 def frame_box(size_wh: tuple[int, int]) -> Box:
     """All of a picture of this width and height."""
     return 0.0, 0.0, float(size_wh[0]), float(size_wh[1])
+
+
+def _area(boxes: Sequence[Box]) -> float:
+    return sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes)
 
 
 def _placed(line: TextLine, part: Box, factor: float) -> TextLine:

@@ -28,8 +28,9 @@ from ocrstream.transport import Transport
 
 log = logging.getLogger(__name__)
 
-REST_SHARE = 1.0
-"""Before a live source the detector rests for so many times as long as it has worked: meanwhile lines are followed."""
+REST_SHARE, LONGEST_REST_S = 1.0, 0.25
+"""Before a live source the detector rests for so many times as long as it has worked, but no longer: meanwhile
+lines are followed, but what has come up waits to be found."""
 
 MOST_WATCHES = 256
 """Sources that are followed; beyond that the one that was silent for longest is forgotten."""
@@ -218,7 +219,7 @@ class DetectorStage:
             found = iter(detector.detect([picture for each in waiting for picture in each.pictures]))
             waiting = [each for each in waiting if not each.take([next(found) for _ in each.parts])]
         now_s = self._clock()
-        self._rests_until_s = now_s + REST_SHARE * (now_s - begun_s)
+        self._rests_until_s = now_s + min(REST_SHARE * (now_s - begun_s), LONGEST_REST_S)
 
     def _note_answer(self, *, wait: bool = False) -> None:
         """Take note of what the detector has found meanwhile."""
