@@ -29,8 +29,10 @@ import numpy as np
 
 from benchmarks.camera import camera
 from benchmarks.environment import environment
+from benchmarks.onlooker import LOOK_EVERY_S
 from benchmarks.recording import add_save_flag, conclude, percentiles
 from ocrstream.config import Configuration
+from ocrstream.picture import Image
 from ocrstream.query import parse
 from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.embedded import EmbeddedStore
@@ -39,10 +41,8 @@ from pipeline.status import StatusLine
 
 FPS, EVERY_S = 30, 2.0
 BEGINNING_S = 5.0
-PATIENCE_S = 5.0
-"""After the last sign it is waited for so long."""
-
-LOOK_EVERY_S = 0.02
+PATIENCE_S = 3.0
+"""After the last sign's time it is waited for so long: five seconds from its first picture on."""
 
 WORDS = (
     *("AMBER", "BASIL", "COPPER", "DRAGON", "EMBER", "FALCON", "GLACIER", "HARBOR", "INDIGO", "JASMINE"),
@@ -51,14 +51,12 @@ WORDS = (
 )
 """One a sign; none is another one's beginning."""
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
-
 
 def film(path: Path, words: Sequence[str]) -> None:
     """Make the clip: each word's sign for `EVERY_S`, in places that change."""
     chance = np.random.default_rng(7)
     rough = chance.integers(60, 150, (70, 100, 3), dtype=np.uint8)
-    wall: Picture = np.asarray(cv2.resize(rough, (2200, 1340), interpolation=cv2.INTER_CUBIC), np.uint8)
+    wall: Image = np.asarray(cv2.resize(rough, (2200, 1340), interpolation=cv2.INTER_CUBIC), np.uint8)
     _hang(wall, "CENTRAL STATION", 250, 300)
     _hang(wall, "Way out to taxis", 1250, 1150)
     with av.open(str(path), "w") as out:
@@ -78,52 +76,54 @@ def film(path: Path, words: Sequence[str]) -> None:
         out.mux(stream.encode(None))
 
 
-def _hang(scene: Picture, text: str, x: int, y: int) -> None:
+def _hang(scene: Image, text: str, x: int, y: int) -> None:
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 2.2, 5)
     cv2.rectangle(scene, (x - 30, y - height - 30), (x + width + 30, y + 34), (240, 244, 240), -1)
     cv2.putText(scene, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 2.2, (40, 30, 20), 5, cv2.LINE_AA)
 
 
 class _Seeker(threading.Thread):
-    """Searches for each word in turn as it comes up, and ends the run when the last one's time is over.
+    """Searches for each word as it comes up, and ends the run when the last is found or its time is over.
 
     Attributes:
+        shown_at_ns: when the first picture of a word's sign was sent, by what `benchmarks.camera.send` prints.
         found_at_ns: when a search found a word.
     """
 
     def __init__(self, store: DocumentStore, words: Sequence[str], sent: Path) -> None:
         super().__init__(name="seeker", daemon=True)
         self._store, self._words, self._sent = store, words, sent
+        self.shown_at_ns: dict[str, int] = {}
         self.found_at_ns: dict[str, int] = {}
 
     def run(self) -> None:
         """Seek until the last sign has hung long enough."""
+        last, unread = self._words[-1], ""
         try:
-            while len(shown := shown_at_ns(self._sent, self._words)) < len(self._words):
-                self._look(list(shown)[-2:])
-                time.sleep(LOOK_EVERY_S)
-            end_s = time.monotonic() + PATIENCE_S
-            while time.monotonic() < end_s and self._words[-1] not in self.found_at_ns:
-                self._look(self._words[-2:])
-                time.sleep(LOOK_EVERY_S)
+            with self._sent.open(encoding="ascii") as sent:
+                while last not in self.found_at_ns and not self._is_over(last):
+                    *lines, unread = (unread + sent.read()).split("\n")
+                    self._note(lines)
+                    self._look(list(self.shown_at_ns)[-2:])
+                    time.sleep(LOOK_EVERY_S)
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def _is_over(self, last: str) -> bool:
+        until_s = EVERY_S + PATIENCE_S
+        return last in self.shown_at_ns and time.time_ns() - self.shown_at_ns[last] > until_s * 1e9
+
+    def _note(self, lines: Sequence[str]) -> None:
+        for due, at_ns in map(str.split, lines):
+            number = int(float(due) / EVERY_S + 1e-3)
+            # The clip begins anew at its end.
+            if number < len(self._words):
+                self.shown_at_ns.setdefault(self._words[number], int(at_ns))
 
     def _look(self, words: Sequence[str]) -> None:
         for word in words:
             if word not in self.found_at_ns and self._store.search(parse(word), Filter(), limit=1).hits:
                 self.found_at_ns[word] = time.time_ns()
-
-
-def shown_at_ns(sent: Path, words: Sequence[str]) -> dict[str, int]:
-    """When the first picture of each sign was sent, of those that were, by what `benchmarks.camera.send` prints."""
-    shown: dict[str, int] = {}
-    for line in sent.read_text(encoding="ascii").splitlines():
-        due, _, at_ns = line.partition(" ")
-        number = int(float(due) / EVERY_S + 1e-3)
-        if at_ns and number < len(words):
-            shown.setdefault(words[number], int(at_ns))
-    return shown
 
 
 def measure(signs: int) -> dict[str, Any]:
@@ -148,9 +148,10 @@ def measure(signs: int) -> dict[str, Any]:
                 seeker.start()
                 run.run()
                 seeker.join()
-        shown = shown_at_ns(sent, words)
     counted = [word for number, word in enumerate(words) if number * EVERY_S >= BEGINNING_S]
-    delays_s = [(seeker.found_at_ns[word] - shown[word]) / 1e9 for word in counted if word in seeker.found_at_ns]
+    delays_s = [
+        (seeker.found_at_ns[word] - seeker.shown_at_ns[word]) / 1e9 for word in counted if word in seeker.found_at_ns
+    ]
     if not delays_s:
         raise RuntimeError("no sign was found")
     missed = [word for word in counted if word not in seeker.found_at_ns]

@@ -11,7 +11,7 @@ An examination holds all that it takes to be answered, so this can go on in anot
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -155,8 +155,7 @@ def parts_to_examine(changes: Changes, asked: Sequence[Polygon], known: Sequence
     """
     boxes = [*changes.boxes(), *map(bounding_box, asked)]
     lines = [bounding_box(polygon) for polygon in known]
-    wide, narrow = ([_grown(box, tiles * changes.tile_px, whole) for box in boxes] for tiles in MARGINS_TILES)
-    for grown in (wide, narrow, _kept_apart(boxes, narrow)):
+    for grown in _with_margins(boxes, changes.tile_px, whole):
         parts = _joined(grown)
         touched = [
             _grown(line, BORDER_PX + 1 + TREMBLE * (line[3] - line[1]), whole)
@@ -167,6 +166,15 @@ def parts_to_examine(changes: Changes, asked: Sequence[Polygon], known: Sequence
         if len(parts) <= MOST_PARTS and _area(parts) <= WHOLE_SHARE * _area([whole]):
             return parts
     return [whole]
+
+
+def _with_margins(boxes: Sequence[Box], tile_px: int, whole: Box) -> Iterator[list[Box]]:
+    """Boxes with what is around them: with much, with less, and apart; each is worked out where it is asked for."""
+    grown: list[Box] = []
+    for tiles in MARGINS_TILES:
+        grown = [_grown(box, tiles * tile_px, whole) for box in boxes]
+        yield grown
+    yield _kept_apart(boxes, grown)
 
 
 def _kept_apart(boxes: Sequence[Box], grown: Sequence[Box]) -> list[Box]:

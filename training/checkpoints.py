@@ -1,7 +1,9 @@
 """Checkpoints on disk: written whole or not at all, read without executing anything, split on request.
 
-python -m training.checkpoints split build/ctpn/checkpoint.pt parts    # parts/checkpoint.pt.000 and so on
-python -m training.checkpoints join parts/checkpoint.pt.000 checkpoint.pt
+    python -m training.checkpoints split build/ctpn/checkpoint.pt parts    # parts/checkpoint.pt.000 and so on
+    python -m training.checkpoints join parts/checkpoint.pt.000 checkpoint.pt
+
+Parts are for stores of files that take no larger ones.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ocrstream.errors import EngineError, UserError
+from ocrstream.errors import EngineError
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.crnn.decode import greedy
 from ocrstream.models.crnn.network import LightCrnn
@@ -339,13 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--evaluate-minutes", type=float, default=15.0, help="between evaluations; 0: at the end only")
     parser.add_argument("--note", default="", help="kept in the curve")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        _train(options)
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"{parser.prog}: stopped before there was anything to keep; the same command begins again\n")
+    loop.run_command(parser, lambda: _train(options))
     return 0
 
 

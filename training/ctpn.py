@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
-from ocrstream.errors import ConfigError, SourceError, UserError
+from ocrstream.errors import ConfigError, SourceError
 from ocrstream.models.ctpn.decode import DecodeRule
 from ocrstream.models.ctpn.looking import find_words
 from ocrstream.models.ctpn.network import BACKBONES, Ctpn
@@ -35,7 +35,7 @@ from ocrstream.models.weights import to_path
 from training.bounds import check
 from training.folders import read_folders
 from training.initial import load_backbone, start_state
-from training.loop import Plan, autocast, minutes, run
+from training.loop import Plan, autocast, minutes, run, run_command
 from training.pages import PagePainter
 from training.photos import PhotoCache
 from training.protocols import IcdarIou
@@ -361,13 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         described = f"{told[name]} (default: {default})"
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=described)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        _train(options)
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"{parser.prog}: stopped before there was anything to keep; the same command begins again\n")
+    run_command(parser, lambda: _train(options))
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -20,13 +20,14 @@ In `out` lie ``checkpoint.pt`` (network, optimiser, generators, task state; repl
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import math
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from ocrstream.errors import EngineError
+from ocrstream.errors import EngineError, UserError
 from training import checkpoints
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,17 @@ def minutes(text: str) -> float:
     if not 0 < length < math.inf:
         raise ValueError(text)
     return length
+
+
+def run_command(parser: argparse.ArgumentParser, train: Callable[[], None]) -> None:
+    """Run what a training's command does; a user's mistake, and Ctrl-C while it makes ready, end it with a sentence."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        train()
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped before there was anything to keep; the same command begins again\n")
 
 
 def cpu_precision() -> torch.dtype:

@@ -86,6 +86,8 @@ def with_numbers(logits: Floats, charset: str) -> Floats:
     digits = [charset.index(character) + 1 for character in "0123456789" if character in charset]
     strokes = [charset.index(character) + 1 for character in "Øø" if character in charset]
     space, colon = (charset.find(character) + 1 or None for character in " :")
+    if not np.isin(best, [*strokes, *([colon] if colon else [])]).any():
+        return logits
     changed = logits.copy()
 
     def move(steps: NDArray[np.intp], origins: Sequence[int], to: int) -> None:
