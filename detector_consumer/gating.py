@@ -2,7 +2,8 @@
 
 A frame's fine grey copy is laid over a canvas that stands still while the camera moves. There every tile is held
 against the picture in which it was last examined, not against the last frame, so that slow change adds up. The light
-is taken out of both pictures first, and each tile learns how much it flickers by itself.
+is taken out of both pictures first, and each tile learns how much it flickers by itself, and how much it differs where
+nothing new is found.
 """
 
 from __future__ import annotations
@@ -166,6 +167,14 @@ class Gate:
             raise ValueError("no frame was looked at yet")
         self._memory.examine(tiles, self._looked_at_ns)
 
+    def in_vain(self) -> None:
+        """Take note that the detector found nothing new in the tiles that were examined last.
+
+        So small a change of theirs means nothing, as where a codec draws a rough wall anew from time to time.
+        """
+        if self._memory is not None:
+            self._memory.note_in_vain()
+
 
 def draw(picture: Image, changes: Changes, left_out: Sequence[Zone] = ()) -> Image:
     """A copy of a frame with a gate's decisions painted over it.
@@ -211,6 +220,9 @@ _CLEARLY = 2.0
 _FLICKER_QUANTILE = 0.7
 _FLICKER_STEP = 2.0
 _LEARN_EVERY = 5
+_TIMES_IN_VAIN = 1.1
+_STILL_IN_VAIN = 0.999
+_SCATTERED = 3
 _LEAST_SHARE = 0.25
 
 _ALIGN_EVERY = 15
@@ -247,6 +259,9 @@ class _Memory:
         self._examined_in_pose = canvas.tile_layer(-1, np.int64)
         self._flicker = canvas.tile_layer(-1, np.float64)
         self._was_over = canvas.tile_layer(0, np.bool_)
+        self._slightly = canvas.tile_layer(0, np.float64)
+        self._asked = canvas.tile_layer(0, np.float64)
+        self._in_vain = canvas.tile_layer(0, np.float64)
         self._now = canvas.visible
         self._looks = self._looks_since_aligned = self._last_pose = 0
         self._speed_px = 0.0
@@ -282,12 +297,17 @@ class _Memory:
         tiles = self._canvas.tiles
         compared = self._compared()
         apart = _largest(self._beyond(self._reference, compared.tolerance, compared.both))
-        limit = np.clip(self._learnt_flicker() * _TIMES_FLICKER, _LEAST_DIFFERENCE, _MOST_DIFFERENCE)
+        usual = np.maximum(self._learnt_flicker() * _TIMES_FLICKER, self._in_vain[tiles] * _TIMES_IN_VAIN)
+        limit = np.clip(usual, _LEAST_DIFFERENCE, _MOST_DIFFERENCE)
         is_over = apart > limit
         # What lasts for two frames has changed; in one alone it may be a flash or a burst of noise.
         changed = is_over & (self._was_over[tiles] | (apart > limit * _CLEARLY))
         self._was_over[:] = False
         self._was_over[tiles] = is_over
+        self._slightly[:] = 0
+        # A moving camera's frames are laid over each other a little off, otherwise in each.
+        is_slight = changed & (apart <= limit * _CLEARLY) & (self._examined_in_pose[tiles] == self._canvas.pose)
+        self._slightly[tiles] = np.where(is_slight, apart, 0)
         # A moving camera has slivers of tiles along its edges that come and go.
         least_share = _LEAST_SHARE if self._canvas.has_moved else 0.0
         new = compared.seen - compared.known > least_share
@@ -314,7 +334,19 @@ class _Memory:
         self._examined_ns[canvas.tiles][mostly] = now_ns
         self._examined_in_pose[canvas.tiles][mostly] = canvas.pose
         self._was_over[canvas.tiles][mostly] = False
+        self._asked[:] = 0
+        self._asked[canvas.tiles][mostly] = self._slightly[canvas.tiles][mostly]
         self._last_compared = None
+
+    def note_in_vain(self) -> None:
+        """Remember how much those tiles differed that were examined last.
+
+        Where some here and there did, the others may as well.
+        """
+        groups, _ = cv2.connectedComponents((self._asked > 0).astype(np.uint8))
+        is_everywhere = groups > _SCATTERED
+        everywhere = float(np.median(self._asked[self._asked > 0])) if is_everywhere else 0.0
+        self._in_vain[:] = np.maximum(_STILL_IN_VAIN * self._in_vain, np.maximum(self._asked, everywhere))
 
     def _both(self, other: Grey) -> Grey:
         """Where the frame and a layer both show something."""

@@ -148,12 +148,25 @@ class DetectorStage:
         return [crops for index in range(len(frames)) for crops in results[index]]
 
     def finish(self) -> list[Crops]:
-        """The last frame of each source, where it was not kept: the next run goes on behind it."""
+        """The last frame of each source, where it was not kept: the next run goes on behind it.
+
+        What was coming in is looked at once more.
+        """
         self._note_answer(wait=True)
         ended = []
         for key, (detector, crops) in self._last.items():
-            if not crops.is_kept and crops.picture is not None:
-                ended += self._watches[key].tell(detector, crops.picture, keep=True)
+            if crops.picture is None:
+                continue
+            watch = self._watches[key]
+            examination = watch.see_last(crops.picture)
+            if examination is not None:
+                try:
+                    self._examine(detector, [_Question(watch, examination)])
+                except Exception as error:
+                    # All that was seen until now is told all the same.
+                    log.warning("the detector failed (%r) at the end of %s", error, crops.info.source_id)
+            if examination is not None or not crops.is_kept:
+                ended += watch.tell(detector, crops.picture, is_last=True)
         self._last.clear()
         return ended
 

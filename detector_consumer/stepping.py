@@ -89,7 +89,8 @@ class Step:
         along.
 
         Args:
-            did_rest: ``(T,)``, which lines have rested last. They go on where the camera moves too little to tell.
+            did_rest: ``(T,)``, which lines have rested last. They go on where the camera moves too little to tell, and
+                where they look like themselves nowhere, as when what moves behind them is as bright as they are.
         """
         is_told = np.linalg.norm((self.now - self._before).mean(axis=1), axis=1) >= REST_PX
         (asked,) = np.nonzero(did_rest | (is_told & (self.fit < STILL_FIT)))
@@ -97,8 +98,9 @@ class Step:
             return
         fit = flow.fit(self._reference.of(asked), flow.patches(self._grey, self._before[asked]))
         gain = fit - self.fit[asked]
+        is_lost = np.maximum(fit, self.fit[asked]) < VISIBLE_FIT
         least = np.where(is_told[asked], np.where(did_rest[asked], 0.0, REST_GAIN), -ALIKE)
-        rests = (fit >= VISIBLE_FIT) & (gain > least)
+        rests = np.where(is_lost, did_rest[asked], (fit >= VISIBLE_FIT) & (gain > least))
         chosen = asked[rests]
         self.now[chosen], self.fit[chosen], self.rests[chosen] = self._before[chosen], fit[rests], True
         self._expected[chosen] = self._before[chosen]

@@ -153,6 +153,20 @@ class Watch:
             return self._ask(Examination(shown.array(), parts, self._masks, in_sight))
         return None
 
+    def see_last(self, shown: Picture) -> Examination | None:
+        """What the detector has to look at in the frame seen last, after which no other may come; often nothing.
+
+        Args:
+            shown: the frame's picture.
+        """
+        in_sight = [track for track in self._tracker.tracks(_KEY) if track.is_visible]
+        come_in = [track.polygon for track in in_sight if track.has_come_in]
+        if self._changes is None or self._asked is not None or not come_in:
+            return None
+        known = [track.polygon for track in in_sight]
+        parts = parts_to_examine(self._changes, come_in, known, frame_box(shown.size_wh()))
+        return self._ask(Examination(shown.array(), parts, self._masks, known))
+
     def found(self, examination: Examination) -> None:
         """Take note of what the detector found in the last frame that it was asked of.
 
@@ -173,6 +187,7 @@ class Watch:
         else:
             self._examine_wait_s = min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
             self._note_in_vain(asked.tiles)
+            self._gate.in_vain()
         self._came |= asked.trace(news)
         for track, line in zip(tracks, examination.lines, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
@@ -204,13 +219,13 @@ class Watch:
         assert self._changes is not None
         self._gate.examined(examination.tiles(self._changes))
 
-    def tell(self, detector: Detector, shown: Picture, *, keep: bool = False) -> list[Crops]:
+    def tell(self, detector: Detector, shown: Picture, *, is_last: bool = False) -> list[Crops]:
         """What there is to say of the frame, and before that of the one before, where a line was seen there last.
 
         Args:
             detector: what looked at it.
             shown: its picture.
-            keep: whether the frame is kept in any case.
+            is_last: whether no other frame may come: then it is kept in any case, and what comes in is read as it is.
         """
         info = self._info
         assert info is not None
@@ -219,7 +234,7 @@ class Watch:
         in_sight = _ordered(
             [track for track in known if track.is_visible and not is_masked(track.polygon, self._masks, size_wh)]
         )
-        wanted = self._wanted(in_sight, shown) if self._is_time_to_look() else {}
+        wanted = self._wanted(in_sight, shown, is_last=is_last) if is_last or self._is_time_to_look() else {}
         ids = {track.track_id for track in known}
         self._album.keep(ids)
         for kept in (self._words, self._read, self._first_ns, self._came):
@@ -234,7 +249,7 @@ class Watch:
         self._in_sight_before = info, in_sight
         is_due = since_kept_s >= (KEEP_GONE_AFTER_S if gone else KEEP_AFTER_S)
         # What is there is known only when the detector has answered.
-        is_kept = keep or bool(wanted) or (is_due and self._asked is None)
+        is_kept = is_last or bool(wanted) or (is_due and self._asked is None)
         if not is_kept and not self._has_news_of_places(in_sight):
             return [*told, self._crops(info, detector, (), picture=shown)]
         self._told_at_ns, self._told = at_ns, {track.track_id: track.polygon for track in in_sight}
@@ -332,12 +347,12 @@ class Watch:
         self._looked_at_ns, self._has_answer = at_ns, False
         return True
 
-    def _wanted(self, tracks: Sequence[Followed], shown: Picture) -> dict[str, _Wanted]:
+    def _wanted(self, tracks: Sequence[Followed], shown: Picture, *, is_last: bool) -> dict[str, _Wanted]:
         """The lines of which a crop is to be sent."""
         wanted: dict[str, _Wanted] = {}
         due: dict[str, _Wanted] = {}
         for track in tracks:
-            if track.is_covered or self._is_coming_in(track):
+            if track.is_covered or (self._is_coming_in(track) and not is_last):
                 continue
             view = view_of(cut(shown.array(), track.polygon), track.polygon, is_whole=track.is_whole)
             look = self._album.look(track.track_id, view, self._at_ns())

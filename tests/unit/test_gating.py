@@ -191,6 +191,48 @@ def test_a_small_changed_digit_opens_its_tile_in_a_shaking_hand() -> None:
     assert any(opened)
 
 
+def grains(picture: Image, seed: int) -> Image:
+    """A picture in which a codec has drawn a few places a little otherwise."""
+    drawn = picture.copy()
+    for x, y in np.random.default_rng(seed).integers([16, 16], [WIDTH - 16, HEIGHT - 16], (6, 2)).tolist():
+        drawn[y : y + 3, x : x + 3] = np.clip(drawn[y : y + 3, x : x + 3].astype(int) + 9, 0, 255)
+    return drawn
+
+
+def test_what_is_looked_at_in_vain_here_and_there_opens_less_and_less() -> None:
+    plain: Image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+
+    def opened(*, learns: bool) -> list[int]:
+        watcher = Watcher()
+        watcher.know(plain, sigma=0.2)
+        counts = []
+        for seed in range(20):
+            for _ in range(2):
+                changes = watcher.look(grains(plain, seed))
+            counts.append(int(changes.tiles.sum()))
+            if changes.tiles.any():
+                watcher.gate.examined(changes.tiles)
+                if learns:
+                    watcher.gate.in_vain()
+        return counts
+
+    assert sum(opened(learns=True)[3:]) < 0.1 * sum(opened(learns=False)[3:])
+
+
+def test_text_opens_where_noise_was_looked_at_in_vain() -> None:
+    watcher, picture = Watcher(), seen(hall())
+    watcher.look(picture)
+    watcher.gate.examined()
+    for seed in range(10):
+        for _ in range(2):
+            watcher.look(grains(picture, seed))
+        watcher.gate.examined()
+        watcher.gate.in_vain()
+    clock = np.asarray(seen(with_clock(hall(), "09:41:05")), np.uint8)
+    watcher.look(clock)
+    assert (watcher.look(clock).tiles & tiles_around(360 - MARGIN, 200 - MARGIN, 40, 12)).any()
+
+
 def test_slow_change_adds_up() -> None:
     watcher, picture = Watcher(), seen(hall())
     written = picture.copy()

@@ -1,19 +1,21 @@
 """What is written into the picture stays where it is while the camera moves, whatever passes behind it."""
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import pytest
 
 from detector_consumer.motion import Grey, Motion
+from detector_consumer.stepping import VISIBLE_FIT
 from detector_consumer.tracking import Followed, Tracker
 from ocrstream.geometry import bounding_box, box_polygon
 from ocrstream.messages import Region
 
 KEY = ("hall", 0)
 SIZE_WH = (480, 270)
-REACH = 100
+REACH = 400
 CAPTION = (20.0, 14.0, 140.0, 30.0)
 SIGN = (230.0, 130.0, 320.0, 146.0)
 
@@ -34,11 +36,14 @@ def wall() -> Grey:
     return brick
 
 
-def seen(scene: Grey, x: float, y: float) -> Grey:
-    """The wall from where the camera is, and a caption without a ground of its own."""
+OUTLINED = ((10, 3), (250, 1))
+
+
+def seen(scene: Grey, x: float, y: float, strokes: Sequence[tuple[int, int]] = OUTLINED) -> Grey:
+    """The wall from where the camera is, and a caption without a ground of its own, drawn in strokes (level, width)."""
     matrix = np.array([[1, 0, -REACH - x], [0, 1, -REACH - y]], np.float64)
     picture = cv2.warpAffine(scene, matrix, SIZE_WH).astype(np.uint8)
-    for level, width in ((10, 3), (250, 1)):
+    for level, width in strokes:
         cv2.putText(picture, "28.11. 12:04", (22, 27), cv2.FONT_HERSHEY_SIMPLEX, 0.55, level, width, cv2.LINE_AA)
     return picture
 
@@ -62,6 +67,23 @@ def test_a_caption_stays_and_a_sign_goes_with_a_camera_that_turns_round(reach: f
         caption, sign = (bounding_box(track.polygon) for track in tracks)
         assert caption == pytest.approx(CAPTION, abs=1.5)
         assert sign == pytest.approx(np.array(SIGN) - [x, y, x, y], abs=1.5)
+
+
+def test_a_caption_stays_though_what_moves_behind_it_is_as_bright_as_it_is() -> None:
+    scene, tracker = wall(), Tracker()
+    # A bright plate passes behind it.
+    scene[REACH : REACH + 45, REACH + 160 : REACH + 320] = 250
+    plain = ((250, 2),)
+    tracker.advance(KEY, seen(scene, 0, 0, plain), 1.0, None, at_ns(0))
+    (first,) = tracker.associate(KEY, "f0", [Region(0, box_polygon(*CAPTION), 0.9)], at_ns(0))
+    fits = []
+    for number in range(1, 40):
+        motion = Motion(np.array([[1, 0, -10.0], [0, 1, 0]]))
+        (track,) = tracker.advance(KEY, seen(scene, 10.0 * number, 0, plain), 1.0, motion, at_ns(number))
+        assert track.track_id == first.track_id
+        assert bounding_box(track.polygon) == pytest.approx(CAPTION, abs=1.5)
+        fits.append(track.fit)
+    assert min(fits) < VISIBLE_FIT
 
 
 def test_lines_that_are_of_no_interest_any_more_are_forgotten() -> None:

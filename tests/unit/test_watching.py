@@ -392,16 +392,21 @@ def test_frames_of_a_source_in_one_batch_are_seen_one_after_the_other() -> None:
     assert as_told(told) == one_by_one
 
 
-def test_a_text_that_comes_in_is_read_when_all_of_it_is_there() -> None:
-    rig = Rig()
+def coming_in(count: int) -> list[Frame]:
+    """A ticker that runs in from the right; its first letters are there in the first frame."""
     frames = []
-    for number in range(40):
-        # The picture's right edge cuts it off until frame 15.
+    for number in range(count):
         x0 = 560 - 8 * number
         wide = make_picture([("Gate B12", (x0, 30, x0 + 200, 74))], (860, 360))
         each = frame(1 + number * FRAME_S)
         frames.append(Frame(each.info, Picture.from_array(np.ascontiguousarray(wide[:, :640]))))
-    told = rig.show(frames)
+    return frames
+
+
+def test_a_text_that_comes_in_is_read_when_all_of_it_is_there() -> None:
+    rig = Rig()
+    # The picture's right edge cuts it off until frame 15.
+    told = rig.show(coming_in(40))
     (track_id,) = {crop.region.track_id for crops in told for crop in crops.crops}
     sent = [(number, crop) for number, crops in enumerate(told) for crop in crops.crops if crop.pictures]
     first, crop = sent[0]
@@ -411,6 +416,29 @@ def test_a_text_that_comes_in_is_read_when_all_of_it_is_there() -> None:
     appearances = {a.track_id: a for texts in rig.read() for a in texts.appearances}
     # It has been there since its first letters were.
     assert [(track, a.text, a.first_ms) for track, a in appearances.items()] == [(track_id, "Gate B12", 1000)]
+
+
+def test_what_was_coming_in_is_looked_at_and_read_at_the_end() -> None:
+    rig = Rig()
+    told = rig.show(coming_in(9))
+    assert not sent_at_s(told)
+    asked = len(rig.detector.shown)
+    (last,) = rig.finish()
+    assert len(rig.detector.shown) > asked
+    (crop,) = last.crops
+    assert crop.region.track_id == told[0].crops[0].region.track_id
+    # From where it is to the frame's edge.
+    assert crop.pictures[0].array().shape[1] == pytest.approx(80 + 8 * 8, abs=3)
+
+
+def test_a_detector_that_fails_at_the_end_takes_nothing_away(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(Failing(0))
+    rig.show(coming_in(9))
+    assert isinstance(rig.detector, Failing)
+    rig.detector.times = 1
+    (last,) = rig.finish()
+    assert [len(crop.pictures) for crop in last.crops] == [1]
+    assert "at the end of hall" in caplog.text
 
 
 class LateDetector(Watched):
