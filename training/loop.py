@@ -2,7 +2,8 @@
 
 A *piece* of training is one call of `run`: it takes `Plan.minutes` of wall time, in which the learning rate warms up
 and falls along a cosine, so that every piece ends with weights that are worth keeping. A piece that was cut off
-(Ctrl-C, SIGTERM, power) goes on where its last checkpoint stood; after one that came to its end, a new one begins.
+(Ctrl-C, SIGTERM, power) goes on where its last checkpoint stood, and one that was not judged yet is judged; after one
+that came to its end, a new one begins.
 
     class Words:                             # a `Task`: what is trained; the loop knows nothing else of it
         network: nn.Module
@@ -27,7 +28,7 @@ import math
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def run_command(parser: argparse.ArgumentParser, train: Callable[[], None]) -> N
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, f"{parser.prog}: stopped before there was anything to keep; the same command begins again\n")
+        parser.exit(130, f"{parser.prog}: stopped before there was anything new; the same command begins again\n")
 
 
 def cpu_precision() -> torch.dtype:
@@ -150,7 +151,8 @@ def run(task: Task, plan: Plan) -> dict[str, float]:
     """Train for a piece, from the folder's checkpoint where there is one.
 
     Returns:
-        The figures of the evaluation at its end; empty where a signal ended it before (its checkpoint is written).
+        The figures of the evaluation at its end; empty where a signal ended it or that before (its checkpoint is
+        written, and a piece whose time was over is judged by the next run).
 
     Raises:
         EngineError: the folder's checkpoint is damaged or of another network.
@@ -160,43 +162,59 @@ def run(task: Task, plan: Plan) -> dict[str, float]:
     base_rates = [group["lr"] for group in task.optimizer.param_groups]
     position = _resume(task, plan)
     curve = _Curve(plan, position)
-    last = time.monotonic()
-    saved = logged = evaluated = position.elapsed_s
     if position.elapsed_s >= plan.minutes * 60:
         log.warning(
             "the piece that was stopped has run for %.1f of %.1f minutes already and is only judged now; "
             "the next run begins another piece", position.elapsed_s / 60, plan.minutes,
         )  # fmt: skip
     with _signals() as stopped:
-        while position.elapsed_s < plan.minutes * 60 and not stopped:
-            progress = position.elapsed_s / (plan.minutes * 60)
-            share = rate(progress, plan)
-            for group, base in zip(task.optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = base * share
-            task.network.train()
-            curve.add(task.step(progress))
-            now = time.monotonic()
-            position.elapsed_s += now - last
-            last = now
-            position.steps += 1
-            if position.elapsed_s - logged >= plan.log_s:
-                logged = position.elapsed_s
-                curve.write(rate=base_rates[0] * share)
-            if plan.evaluate_s and position.elapsed_s - evaluated >= plan.evaluate_s:
-                evaluated = position.elapsed_s
-                curve.write_evaluation(_evaluate(task))
-                last = time.monotonic()
-            if position.elapsed_s - saved >= plan.checkpoint_s:
-                saved = position.elapsed_s
-                _save(task, plan, position)
-    position.finished = not stopped
-    _save(task, plan, position)
-    if stopped:
-        log.info("stopped after %d samples; the same command goes on", position.samples)
-        return {}
-    figures = _evaluate(task)
-    curve.write_evaluation(figures)
+        _train(task, plan, position, curve, base_rates, stopped)
+        _save(task, plan, position)
+        if stopped:
+            log.info("stopped after %d samples; the same command goes on", position.samples)
+            return {}
+        try:
+            figures = _judge(task, curve)
+        except KeyboardInterrupt:
+            path = plan.out / CHECKPOINT
+            log.info("stopped while judging; the weights are kept in %s, and the same command judges them first", path)
+            return {}
+        # Only now: a piece that was not judged is, before another one begins.
+        position.finished = True
+        _save(task, plan, position)
     return figures
+
+
+def _train(
+    task: Task, plan: Plan, position: _Position, curve: _Curve, base_rates: Sequence[float], stopped: list[int]
+) -> None:
+    """Steps until the piece's time is over, or a signal came."""
+    last = time.monotonic()
+    saved = logged = evaluated = position.elapsed_s
+    while position.elapsed_s < plan.minutes * 60 and not stopped:
+        progress = position.elapsed_s / (plan.minutes * 60)
+        share = rate(progress, plan)
+        for group, base in zip(task.optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = base * share
+        task.network.train()
+        curve.add(task.step(progress))
+        now = time.monotonic()
+        position.elapsed_s += now - last
+        last = now
+        position.steps += 1
+        if position.elapsed_s - logged >= plan.log_s:
+            logged = position.elapsed_s
+            curve.write(rate=base_rates[0] * share)
+        if plan.evaluate_s and position.elapsed_s - evaluated >= plan.evaluate_s:
+            evaluated = position.elapsed_s
+            try:
+                _judge(task, curve)
+            except KeyboardInterrupt:
+                stopped.append(signal.SIGINT)
+            last = time.monotonic()
+        if position.elapsed_s - saved >= plan.checkpoint_s:
+            saved = position.elapsed_s
+            _save(task, plan, position)
 
 
 @dataclass(slots=True)
@@ -257,10 +275,18 @@ class _Curve:
         log.info("%s", " ".join(f"{name} {value}" for name, value in line.items()))
 
 
-def _evaluate(task: Task) -> dict[str, float]:
+def _judge(task: Task, curve: _Curve) -> dict[str, float]:
+    """Evaluate, and tell it in the curve.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM came. It takes minutes, and there is nothing in it to be cut in two.
+    """
+    log.info("judging, which can take minutes; Ctrl-C ends it, and no weights are lost")
     task.network.eval()
-    with torch.inference_mode():
-        return dict(task.evaluate())
+    with _handling(signal.default_int_handler), torch.inference_mode():
+        figures = dict(task.evaluate())
+    curve.write_evaluation(figures)
+    return figures
 
 
 def _resume(task: Task, plan: Plan) -> _Position:
@@ -308,9 +334,16 @@ def _signals() -> Iterator[list[int]]:
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handling(note):
         yield received
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM go to this handler."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, own in before.items():
+            signal.signal(number, own)

@@ -19,13 +19,13 @@ from training import checkpoints, loop  # noqa: E402
 class Line:
     """Learns y = 3 x - 1 from chance, and can be stopped at a step."""
 
-    def __init__(self, stop_at: int = 10**9, steps: int = 10**9) -> None:
+    def __init__(self, stop_at: int = 10**9, stop_evaluation_by: int = 0) -> None:
         self.network = torch.nn.Linear(1, 1)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.3)
         self.seen = 0
         self.rates: list[float] = []
         self._stop_at = stop_at
-        self._steps = steps
+        self._stop_evaluation_by = stop_evaluation_by
 
     def step(self, progress: float) -> Mapping[str, float]:
         assert self.network.training
@@ -43,6 +43,8 @@ class Line:
     def evaluate(self) -> Mapping[str, float]:
         assert not self.network.training
         assert torch.is_inference_mode_enabled()
+        if self._stop_evaluation_by:
+            os.kill(os.getpid(), self._stop_evaluation_by)
         return {"weight": float(self.network.weight), "bias": float(self.network.bias)}
 
     def state(self) -> dict[str, Any]:
@@ -124,6 +126,41 @@ def test_a_stopped_piece_that_is_given_less_time_than_it_had_is_only_judged(
     assert loop.run(again, plan(tmp_path, minutes=1e-9)).keys() == {"weight", "bias"}
     assert again.seen == stopped.seen
     assert "minutes already and is only judged now" in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_piece_that_is_stopped_while_it_is_judged_is_judged_by_the_next_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    caplog.set_level("INFO")
+    before = signal.getsignal(number)
+    stopped = Line(stop_evaluation_by=number)
+    assert loop.run(stopped, plan(tmp_path)) == {}
+    assert "judging, which can take minutes" in caplog.text
+    assert f"weights are kept in {tmp_path / loop.CHECKPOINT}, and the same command judges them first" in caplog.text
+    assert not any("eval_weight" in line for line in lines_of(tmp_path))
+    assert signal.getsignal(number) == before
+    kept = checkpoints.load(tmp_path / loop.CHECKPOINT)["network"]
+    again = Line()
+    assert loop.run(again, plan(tmp_path)) == {name: float(value) for name, value in kept.items()}
+    assert again.seen == stopped.seen
+    assert lines_of(tmp_path)[-1]["piece"] == 0
+    third = Line()
+    loop.run(third, plan(tmp_path))
+    assert lines_of(tmp_path)[-1]["piece"] == 1
+    assert third.seen > stopped.seen
+
+
+def test_a_piece_that_is_stopped_while_it_is_judged_on_its_way_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    stopped = Line(stop_evaluation_by=signal.SIGINT)
+    assert loop.run(stopped, plan(tmp_path, minutes=60, evaluate_s=0.01)) == {}
+    assert f"stopped after {stopped.seen} samples; the same command goes on" in caplog.text
+    again = Line(stop_at=stopped.seen // 16 + 2)
+    loop.run(again, plan(tmp_path, minutes=60))
+    assert again.seen == stopped.seen + 32
 
 
 def test_after_a_piece_a_new_one_begins(tmp_path: Path) -> None:
