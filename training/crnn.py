@@ -243,14 +243,19 @@ class RecognizerTask:
             num_workers=settings.workers,
             pin_memory=pinned,
             prefetch_factor=8,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
         )
         return iter(loader)
 
 
-def _one_thread(_worker: int = 0) -> None:
+def _one_thread() -> None:
     """A crop is too small to share out between threads, and there is a worker for each core."""
     cv2.setNumThreads(1)
+
+
+def _begin_worker(_worker: int) -> None:
+    _one_thread()
+    loop.heed_only_the_parent()
 
 
 def _to_input(crops: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from ocrstream.models.weights import to_path
 from training.bounds import check
 from training.folders import read_folders
 from training.initial import load_backbone, start_state
-from training.loop import Plan, autocast, minutes, run, run_command
+from training.loop import Plan, autocast, heed_only_the_parent, minutes, run, run_command
 from training.pages import PagePainter
 from training.photos import PhotoCache
 from training.protocols import IcdarIou
@@ -197,6 +197,7 @@ class CtpnTask:
                     batch_size=self._settings.batch,
                     num_workers=self._workers,
                     pin_memory=self._device.type == "cuda",
+                    worker_init_fn=heed_only_the_parent,
                 )
             )
         picture, score, geometry, known = (part.to(self._device, non_blocking=True) for part in next(self._batches))

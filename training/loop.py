@@ -25,7 +25,9 @@ import argparse
 import json
 import logging
 import math
+import os
 import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,6 +126,24 @@ def run_command(parser: argparse.ArgumentParser, train: Callable[[], None]) -> N
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped before there was anything new; the same command begins again\n")
+
+
+def heed_only_the_parent(_worker: int = 0) -> None:
+    """Let a process that makes batches end where its parent does, and not by a signal to all of them.
+
+    A terminal sends SIGINT, a service's manager SIGTERM, to the whole group: a worker that ends by it would take away
+    the batch that the parent waits for before it saves.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        # When Python ends it sends SIGTERM to its children and waits for them, so that one cannot just be ignored.
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def cpu_precision() -> torch.dtype:

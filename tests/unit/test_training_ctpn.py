@@ -1,6 +1,11 @@
 """The detector's training: photos kept decoded, scenes by number, signs with labels, losses, a step that learns."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -208,6 +213,52 @@ def test_the_next_piece_may_freeze_more_or_less(tmp_path: Path) -> None:
         assert "head.weight" in moved
         seen.append(task.state()["number"])
     assert seen == sorted(set(seen)), "each piece goes on behind the one before"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_training_stops_it_well(tmp_path: Path, number: int) -> None:
+    data, out = photo_folder(tmp_path), tmp_path / "out"
+    command = [sys.executable, "-m", "training.ctpn", "--data", str(data), "--out", str(out), "--minutes", "5"]
+    command += ["--workers", "1", "--size-px", "64", "--batch", "1"]
+    training = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (workers := [child for child in children(training.pid) if blocks(child, signal.SIGTERM)]):
+            assert training.poll() is None, training.stderr and training.stderr.read()
+            time.sleep(0.05)
+        os.killpg(training.pid, number)
+        _, told = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 0, told
+    assert "samples; the same command goes on" in told
+    assert "Traceback" not in told
+    assert (out / CHECKPOINT).exists()
+    assert not Path(f"/proc/{workers[0]}").exists()
+
+
+def test_a_worker_ends_when_its_parent_says_so() -> None:
+    # As where Python ends by an exception that still holds the worker.
+    code = """
+from multiprocessing import Event, Process
+from training.loop import heed_only_the_parent
+def work(ready):
+    heed_only_the_parent()
+    ready.set()
+    Event().wait()
+ready = Event()
+Process(target=work, args=(ready,), daemon=True).start()
+ready.wait()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def blocks(process: int, number: int) -> bool:
+    status = Path(f"/proc/{process}/status").read_text()
+    return bool(int(status.partition("SigBlk:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
 def test_a_folder_without_photos_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
