@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -27,9 +28,16 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+@contextmanager
+def inference(device: torch.device) -> Iterator[None]:
+    """The context of a forward pass: no gradients, and on a GPU bfloat16."""
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        yield
+
+
 def infer(network: torch.nn.Module, device: torch.device, *tensors: torch.Tensor) -> NDArray[np.float32]:
     """A network's output, ``float32``; on a GPU it is computed in bfloat16."""
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with inference(device):
         output = network(*tensors)
     result: NDArray[np.float32] = output.float().cpu().numpy()
     return result
