@@ -160,6 +160,17 @@ def test_the_input_is_resized_by_its_factor_and_has_the_mean_taken() -> None:
     assert original_to_tensor(np.zeros((100, 120, 3), dtype=np.uint8))[1] == 6.0
 
 
+@pytest.mark.parametrize(
+    ("hw", "input_hw"), [((1, 5000), (1, 1000)), ((5000, 1), (1000, 1)), ((3, 5000), (1, 1000)), ((1, 1), (600, 600))]
+)
+def test_of_a_thin_picture_a_pixel_stays_across(hw: tuple[int, int], input_hw: tuple[int, int]) -> None:
+    picture = np.full((*hw, 3), 200, dtype=np.uint8)
+    tensor, scale = original_to_tensor(picture)
+    assert tensor.shape == (1, 3, *input_hw)
+    assert scale == max(input_hw) / max(hw)
+    np.testing.assert_allclose(tensor[0, :, -1, -1], 200 - np.array(MEAN_BGR, dtype="f"), rtol=1e-6)
+
+
 def row(*lefts: int, top: float = 100, height: float = 20) -> Array:
     return np.array([[left, top, left + 15, top + height - 1] for left in lefts], dtype=np.float32)
 
@@ -239,8 +250,9 @@ def test_weights_come_in_and_go_out_unchanged(tmp_path: Path) -> None:
 
     picture = np.random.default_rng(7).integers(0, 255, (12, 100, 3), dtype=np.uint8)
     detector = CtpnDetector(EngineOptions(threads=1, weights=str(tmp_path / "a.onnx")), min_max=False)
-    found, none = detector.detect([picture, np.zeros((0, 5, 3), dtype=np.uint8)])
+    found, none, thin = detector.detect([picture, *(np.zeros(hw, dtype=np.uint8) for hw in ((0, 5, 3), (1, 5000, 3)))])
     assert none == []
+    assert thin == []
     tensor, scale = original_to_tensor(picture)
     output = Session((tmp_path / "a.onnx").read_bytes(), "a", 1, "").run(tensor)[0]
     lines = find_lines(output, (tensor.shape[2], tensor.shape[3]), min_max=False)

@@ -80,6 +80,9 @@ class CtpnDetector:
         return found
 
     def _original_lines(self, output: Floats, shape: tuple[int, ...], scale: float) -> list[TextLine]:
+        if 1 in shape[2:]:
+            # Whatever is found there has no height or no width.
+            return []
         lines = find_lines(output, (shape[2], shape[3]), min_max=self._min_max)
         return in_reading_order(
             [

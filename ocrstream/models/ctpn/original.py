@@ -54,8 +54,10 @@ def original_to_tensor(picture: Image) -> tuple[Floats, float]:
     scale = SHORT_SIDE_PX / shorter
     if scale * longer > LONG_SIDE_PX:
         scale = LONG_SIDE_PX / longer
+    # Of a picture that is long and thin nothing would be left across, which is no picture: one pixel stays.
+    fy, fx = (scale if round(side * scale) else 1 / side for side in picture.shape[:2])
     # By its factors, not to a size: OpenCV then samples at other places.
-    resized = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(picture, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
     tensor = resized.astype(np.float32) - np.array(MEAN_BGR, dtype=np.float32)
     return np.ascontiguousarray(tensor.transpose(2, 0, 1)[None]), scale
 
