@@ -9,6 +9,7 @@ Parts are for stores of files that take no larger ones.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -70,7 +71,7 @@ def fill(network: nn.Module, tensors: dict[str, torch.Tensor], source: Path) -> 
 
 
 def split(path: Path, folder: Path, part_bytes: int = PART_BYTES) -> list[Path]:
-    """Cut a file into numbered parts, ``NAME.000`` and so on.
+    """Cut a file into numbered parts, ``NAME.000`` and so on; further ones of an earlier split are removed.
 
     Raises:
         EngineError: it is empty.
@@ -85,27 +86,49 @@ def split(path: Path, folder: Path, part_bytes: int = PART_BYTES) -> list[Path]:
             part = folder / f"{path.name}.{len(parts):03d}"
             part.write_bytes(chunk)
             parts.append(part)
+    for number, part in _numbered(folder / path.name).items():
+        if number >= len(parts):
+            part.unlink()
     return parts
 
 
 def join(first: Path, path: Path) -> None:
-    """Put the parts that `split` made together again.
+    """Put the parts that `split` made together again; a file that is there already stays where that fails.
 
     Args:
         first: the part ``NAME.000``.
-        path: the file to write.
+        path: the checkpoint to write.
 
     Raises:
-        EngineError: there is no such part.
+        EngineError: there is no such part, one of the others is missing, or together they are no checkpoint.
+        OSError: a part cannot be read, or the checkpoint not be written.
     """
     if not first.name.endswith(".000") or not first.exists():
         raise EngineError(f"{first} is not the first part of a split file: its name ends in .000")
     stem = first.with_suffix("")
-    with path.open("wb") as file:
-        number = 0
-        while (part := stem.with_name(f"{stem.name}.{number:03d}")).exists():
-            file.write(part.read_bytes())
-            number += 1
+    parts = _numbered(stem)
+    last = max(parts)
+    missing = [f"{stem.name}.{number:03d}" for number in range(last) if number not in parts]
+    if missing:
+        raise EngineError(f"of the parts up to {parts[last]} there is no {', '.join(missing[:3])}")
+    with whole_file(path) as unfinished:
+        with unfinished.open("wb") as file:
+            for number in range(last + 1):
+                file.write(parts[number].read_bytes())
+        try:
+            load(unfinished)
+        except EngineError as error:
+            raise EngineError(
+                f"the parts {first.name} to {parts[last].name} are no whole checkpoint: there may have been a "
+                f"{stem.name}.{last + 1:03d}, or one of them is damaged or of another file"
+            ) from error
+
+
+def _numbered(stem: Path) -> dict[int, Path]:
+    """The parts of a file that are there, by their number."""
+    numbered = re.compile(re.escape(stem.name) + r"\.(\d{3,})")
+    found = ((numbered.fullmatch(path.name), path) for path in stem.parent.iterdir())
+    return {int(match[1]): path for match, path in found if match}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -194,23 +194,56 @@ def test_a_checkpoint_to_begin_from_is_none_to_go_on_from(tmp_path: Path) -> Non
 
 def test_a_checkpoint_is_split_and_joined_by_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
-    checkpoint.write_bytes(b"0123456789")
+    checkpoints.save(checkpoint, {"network": Line().network.state_dict()})
     assert checkpoints.main(["split", str(checkpoint), str(tmp_path / "parts")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'parts' / 'checkpoint.pt.000'} and 0 more\n"
     assert checkpoints.main(["join", str(tmp_path / "parts" / "checkpoint.pt.000"), str(tmp_path / "whole.pt")]) == 0
-    assert (tmp_path / "whole.pt").read_bytes() == b"0123456789"
+    assert (tmp_path / "whole.pt").read_bytes() == checkpoint.read_bytes()
     for arguments in (["split", str(tmp_path / "none"), str(tmp_path)], ["join", str(checkpoint), str(tmp_path / "x")]):
         with pytest.raises(SystemExit):
             checkpoints.main(arguments)
 
 
-def test_a_checkpoint_splits_and_joins(tmp_path: Path) -> None:
+def split_in_four(tmp_path: Path) -> tuple[Path, list[Path]]:
     path = tmp_path / "checkpoint.pt"
-    path.write_bytes(bytes(range(256)) * 10)
-    parts = checkpoints.split(path, tmp_path / "parts", part_bytes=1000)
-    assert [part.name for part in parts] == [f"checkpoint.pt.{number:03d}" for number in range(3)]
-    assert max(part.stat().st_size for part in parts) == 1000
+    checkpoints.save(path, {"network": {"weight": torch.rand(1000)}})
+    return path, checkpoints.split(path, tmp_path / "parts", part_bytes=path.stat().st_size // 4 + 1)
+
+
+def test_a_checkpoint_splits_and_joins(tmp_path: Path) -> None:
+    path, parts = split_in_four(tmp_path)
+    assert [part.name for part in parts] == [f"checkpoint.pt.{number:03d}" for number in range(4)]
+    assert max(part.stat().st_size for part in parts) == path.stat().st_size // 4 + 1
     checkpoints.join(parts[0], tmp_path / "joined.pt")
     assert (tmp_path / "joined.pt").read_bytes() == path.read_bytes()
     with pytest.raises(EngineError, match="not the first part"):
         checkpoints.join(parts[1], tmp_path / "joined.pt")
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ((1,), r"of the parts up to .*checkpoint\.pt\.003 there is no checkpoint\.pt\.001$"),
+        ((1, 2), r"there is no checkpoint\.pt\.001, checkpoint\.pt\.002$"),
+        ((3,), r"checkpoint\.pt\.000 to checkpoint\.pt\.002 are no whole .* may have been a checkpoint\.pt\.003, or"),
+    ],
+)
+def test_a_part_that_is_missing_is_told_and_nothing_is_written(
+    tmp_path: Path, missing: tuple[int, ...], sentence: str
+) -> None:
+    _, parts = split_in_four(tmp_path)
+    for number in missing:
+        parts[number].unlink()
+    joined = tmp_path / "joined.pt"
+    joined.write_bytes(b"what was there")
+    with pytest.raises(EngineError, match=sentence):
+        checkpoints.join(parts[0], joined)
+    assert joined.read_bytes() == b"what was there"
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "parts", "joined.pt"}
+
+
+def test_a_split_leaves_no_part_of_a_larger_one_behind(tmp_path: Path) -> None:
+    path, parts = split_in_four(tmp_path)
+    (other := tmp_path / "parts" / "checkpoint.pt.old").touch()
+    assert checkpoints.split(path, tmp_path / "parts") == parts[:1]
+    assert {part.name for part in (tmp_path / "parts").iterdir()} == {parts[0].name, other.name}
