@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ocrstream.errors import EngineError
+from ocrstream.errors import ConfigError, EngineError
 from ocrstream.models.crnn.charset import LATIN
 from ocrstream.models.crnn.decode import greedy
 from ocrstream.models.crnn.network import LightCrnn
@@ -127,6 +127,7 @@ class RecognizerTask:
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=self._device.type == "cuda")
         self._split: Split | None = None
+        self._renderer: Renderer | None = None
         self._batches: Iterator[Batch] | None = None
         self._visits = 0
 
@@ -189,11 +190,13 @@ class RecognizerTask:
         self._visits = int(state["visits"])
 
     def prepare(self) -> None:
-        """Cut crops and look at fonts, where the cache has none yet: takes minutes, which are none of a piece's.
+        """Cut crops and look at fonts, where the cache has none yet, and load word lists: no time of a piece's.
 
         Raises:
-            SourceError: there is no data, or no font.
+            ConfigError: a set that is to be skipped is none of the data's.
+            SourceError: there is no data, no font, or no word list.
         """
+        self._check_skipped()
         for name, samples in self._data().train.items():
             long = [sample.text for sample in samples if name != BACKGROUND and is_too_long(sample)]
             if long:
@@ -203,7 +206,16 @@ class RecognizerTask:
                 )  # fmt: skip
         if not self._data().validation:
             log.warning("nothing is kept for validation: a picture is by its name, about one of 16")
-        self._fonts()
+        self._drawing()
+
+    def _check_skipped(self) -> None:
+        names = {name.partition(":")[0] for part in (self._data().train, self._data().validation) for name in part}
+        wrong = sorted(set(self._settings.skip) - (names - {BACKGROUND}))
+        if wrong:
+            raise ConfigError(
+                f"there is no set {', '.join(map(repr, wrong))} to skip: the sets of the data are "
+                f"{', '.join(sorted(names - {BACKGROUND}))}"
+            )
 
     def describe(self) -> dict[str, Any]:
         """What is trained on and how, as it goes into a card: settings, and how many samples each set has."""
@@ -224,14 +236,19 @@ class RecognizerTask:
         # Those that are held out are for measuring on, see `training.drawn`.
         return [font for font in found if not held_out(Path(font[0]).name)] or found
 
+    def _drawing(self) -> Renderer:
+        if self._renderer is None:
+            train = self._data().train
+            labels = [sample.text for name, samples in train.items() if name != BACKGROUND for sample in samples]
+            backgrounds = [sample.grey for sample in train.get(BACKGROUND, [])]
+            self._renderer = Renderer(Texts(LATIN, labels, self._settings.word_lists), self._fonts(), backgrounds)
+        return self._renderer
+
     def _stream(self) -> Iterator[Batch]:
         settings = self._settings
-        train = dict(self._data().train)
-        backgrounds = [sample.grey for sample in train.pop(BACKGROUND, [])]
-        labels = [sample.text for samples in train.values() for sample in samples]
-        renderer = Renderer(Texts(LATIN, labels, settings.word_lists), self._fonts(), backgrounds)
-        train = {name: each for name, each in train.items() if name.partition(":")[0] not in settings.skip}
-        mixture = Mixture(train, SET_WEIGHTS, renderer.sample, settings.real_share, reuse=settings.reuse)
+        left_out = (BACKGROUND, *settings.skip)
+        train = {name: each for name, each in self._data().train.items() if name.partition(":")[0] not in left_out}
+        mixture = Mixture(train, SET_WEIGHTS, self._drawing().sample, settings.real_share, reuse=settings.reuse)
         self._visits += 1
         batches = Batches(mixture, LATIN, settings.columns, settings.seed * 1000 + self._visits, settings.strength)
         if not settings.workers:
@@ -316,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes",
         type=loop.minutes,
         required=True,
-        help="length of this piece of training, preparing a fresh --cache not counted",
+        help="length of this piece of training; preparing crops, fonts and word lists does not count",
     )
     parser.add_argument(
         "--start", help="weights to begin from where --out has no checkpoint yet: a file, or a shipped one's name"
@@ -356,7 +373,7 @@ def _train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     start = to_path(options.start) if options.start else None
     task = RecognizerTask(initial(start), _settings(options))
-    log.info("making crops and fonts ready, which takes minutes where the cache has none yet")
+    log.info("making crops, fonts and word lists ready, which takes minutes where the cache has none yet")
     task.prepare()
     options.out.mkdir(parents=True, exist_ok=True)
     told = task.describe()

@@ -193,7 +193,7 @@ def test_crops_are_cut_anew_where_a_label_a_place_or_a_picture_has_changed(data:
 
 
 def test_labels_that_are_too_long_and_a_missing_validation_are_told(
-    tmp_path: Path, fonts: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, fonts: Path, word_lists: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -201,12 +201,35 @@ def test_labels_that_are_too_long_and_a_missing_validation_are_told(
     for name in names:
         cv2.imwrite(str(folder / name), draw("gate", (70, 30)))
     (folder / "gt.tsv").write_text(f"{names[0]}\t{'ab' * 900}\n{names[1]}\tgate\n")
-    settings = crnn.Settings(data=(folder,), cache=tmp_path / "cache", fonts=fonts)
+    settings = crnn.Settings(data=(folder,), cache=tmp_path / "cache", fonts=fonts, word_lists=(word_lists,))
     task = crnn.RecognizerTask(LightCrnn(len(LATIN) + 1), settings)
     task.prepare()
     assert "1 of 2 labels of mine are longer than the network can read, as 'abab" in caplog.text
     assert "nothing is kept for validation" in caplog.text
     assert task.evaluate() == {}
+
+
+def test_what_takes_time_is_made_ready_before_the_first_step(
+    data: Path, fonts: Path, word_lists: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = crnn.Settings(
+        data=(data,), cache=tmp_path / "cache", columns=400, fonts=fonts, word_lists=(word_lists,), skip=("words",)
+    )
+    task = crnn.RecognizerTask(LightCrnn(len(LATIN) + 1), settings)
+    task.prepare()
+    for name in ("load", "find_fonts", "Texts"):
+        monkeypatch.setattr(crnn, name, lambda *_, name=name: pytest.fail(f"{name} in a step"))
+    assert task.step(0.0)["samples"] >= 4
+
+
+def test_a_set_that_is_skipped_is_one_of_the_data(
+    data: Path, fonts: Path, word_lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", str(data), "--out", str(tmp_path / "out"), "--minutes", "1", "--fonts", str(fonts)]
+    with pytest.raises(SystemExit) as stopped:
+        crnn.main([*options, "--word-lists", str(word_lists), "--skip", "photos", "--skip", "word"])
+    assert stopped.value.code == 2
+    assert "there is no set 'word' to skip: the sets of the data are photos, words\n" in capsys.readouterr().err
 
 
 def test_a_crop_keeps_a_margin_and_knows_where_its_text_is() -> None:
