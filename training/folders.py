@@ -98,6 +98,7 @@ def read_folders(path: Path) -> list[Folder]:
     Raises:
         SourceError: there is none, or a label file is not as documented.
     """
+    _check_there(path)
     folders = []
     passed_over = []
     # A set may be a link to where the data lies.
@@ -127,8 +128,9 @@ def read_folder(path: Path) -> Folder:
     """One set of data, test sets too.
 
     Raises:
-        SourceError: neither label file is there, or it is not as documented.
+        SourceError: the folder or both label files are not there, or one is not as documented.
     """
+    _check_there(path)
     photos, words = path / "gt.jsonl", path / "gt.tsv"
     if not photos.exists() and not words.exists():
         sets = sorted({labels.parent for name in ("gt.jsonl", "gt.tsv") for labels in path.glob(f"*/{name}")})
@@ -137,6 +139,11 @@ def read_folder(path: Path) -> Folder:
     return Folder(
         path.name, list(_photos(photos)) if photos.exists() else [], list(_words(words)) if words.exists() else []
     )
+
+
+def _check_there(folder: Path) -> None:
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is {'a file, and no folder' if folder.exists() else 'not there'}")
 
 
 def _photos(labels: Path) -> Iterator[Photo]:

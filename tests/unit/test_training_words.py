@@ -142,6 +142,16 @@ def test_a_folder_of_sets_is_told_from_a_set(data: Path) -> None:
         read_folder(data)
 
 
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "gt.jsonl"
+    file.touch()
+    for read in (read_folder, read_folders):
+        with pytest.raises(SourceError, match=r"nonexist is not there$"):
+            read(tmp_path / "nonexist")
+        with pytest.raises(SourceError, match=r"gt\.jsonl is a file, and no folder$"):
+            read(file)
+
+
 # Crops
 
 
