@@ -319,8 +319,8 @@ def _resume(task: Task, plan: Plan) -> _Position:
         task.optimizer.load_state_dict(kept["optimizer"])
         task.restore(kept["task"])
         torch.set_rng_state(kept["rng"]["cpu"])
-        if "cuda" in kept["rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(kept["rng"]["cuda"])
+        if "cuda" in kept["rng"] and (gpu := _gpu(task)):
+            torch.cuda.set_rng_state(kept["rng"]["cuda"], gpu)
         position = _Position(**kept["position"])
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"{path} is no checkpoint to go on from ({error!r}); remove it to begin anew") from error
@@ -330,10 +330,16 @@ def _resume(task: Task, plan: Plan) -> _Position:
     return position
 
 
+def _gpu(task: Task) -> torch.device | None:
+    """The GPU that is trained on, whose generator is the one that counts: each has its own."""
+    device = next(task.network.parameters()).device
+    return device if device.type == "cuda" else None
+
+
 def _save(task: Task, plan: Plan, position: _Position) -> None:
     rng = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        rng["cuda"] = torch.cuda.get_rng_state()
+    if gpu := _gpu(task):
+        rng["cuda"] = torch.cuda.get_rng_state(gpu)
     checkpoints.save(
         plan.out / CHECKPOINT,
         {

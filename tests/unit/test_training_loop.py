@@ -117,6 +117,22 @@ def test_going_on_is_the_same_as_not_having_stopped(tmp_path: Path) -> None:
     assert weights(4, 9) == pytest.approx(weights(9), abs=1e-6)
 
 
+def test_the_generator_of_the_gpu_in_use_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, given = torch.device("cuda:1"), []
+    states = {gpu: torch.tensor([7])}
+    monkeypatch.setattr(loop, "_gpu", lambda _task: gpu)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: given.append((state.tolist(), device)))
+    loop.run(Line(stop_at=1), plan(tmp_path))
+    assert given == []
+    loop.run(Line(stop_at=2), plan(tmp_path))
+    assert given == [([7], gpu)]
+    monkeypatch.undo()
+    # On to a machine without one.
+    assert loop.run(Line(stop_at=3), plan(tmp_path)) == {}
+    assert "cuda" not in checkpoints.load(tmp_path / loop.CHECKPOINT)["rng"]
+
+
 def test_a_stopped_piece_that_is_given_less_time_than_it_had_is_only_judged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
