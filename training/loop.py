@@ -301,9 +301,10 @@ def _judge(task: Task, curve: _Curve) -> dict[str, float]:
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM came. It takes minutes, and there is nothing in it to be cut in two.
     """
-    log.info("judging, which can take minutes; Ctrl-C ends it, and no weights are lost")
     task.network.eval()
     with _handling(signal.default_int_handler), torch.inference_mode():
+        # Not before it is so: who is told that Ctrl-C ends it may press it at once.
+        log.info("judging, which can take minutes; Ctrl-C ends it, and no weights are lost")
         figures = dict(task.evaluate())
     curve.write_evaluation(figures)
     return figures

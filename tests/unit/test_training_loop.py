@@ -1,6 +1,7 @@
 """The loop that trains: its schedule, what it logs, and that it goes on where it was."""
 
 import json
+import logging
 import os
 import signal
 from collections.abc import Mapping
@@ -165,6 +166,23 @@ def test_a_piece_that_is_stopped_while_it_is_judged_is_judged_by_the_next_run(
     loop.run(third, plan(tmp_path))
     assert lines_of(tmp_path)[-1]["piece"] == 1
     assert third.seen > stopped.seen
+
+
+def test_judging_can_be_stopped_as_soon_as_it_is_told(tmp_path: Path) -> None:
+    class Hasty(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("judging"):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    hasty = Hasty()
+    loop.log.addHandler(hasty)
+    loop.log.setLevel(logging.INFO)
+    try:
+        assert loop.run(Line(), plan(tmp_path, minutes=0.001)) == {}
+    finally:
+        loop.log.removeHandler(hasty)
+        loop.log.setLevel(logging.NOTSET)
+    assert not checkpoints.load(tmp_path / loop.CHECKPOINT)["position"]["finished"]
 
 
 def test_a_piece_that_is_stopped_while_it_is_judged_on_its_way_goes_on(
