@@ -106,6 +106,7 @@ class Watch:
         self._examine_wait_s = EXAMINE_AFTER_S
         self._in_vain: NDArray[np.uint8] | None = None
         self._in_sight_then: set[str] = set()
+        self._found_then: set[str] = set()
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
         self._told: dict[str, Polygon] = {}
@@ -189,6 +190,7 @@ class Watch:
             self._note_in_vain(asked.tiles)
             self._gate.in_vain()
         self._came |= asked.trace(news)
+        self._found_then = {track.track_id for track in tracks}
         for track, line in zip(tracks, examination.lines, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
             is_all_of_it = polygon_shift(line.polygon, track.polygon) < polygon_size_wh(line.polygon)[1]
@@ -210,6 +212,7 @@ class Watch:
         assert self._changes is not None
         self._asked = _Asked(examination, self._changes.tiles, self._past.moments(), self._tracker.copy(), [])
         self._examined_at_ns = self._at_ns()
+        self._found_then = set()
         self._in_sight_then = {track.track_id for track in self._tracker.tracks(_KEY) if track.is_visible}
         # What changes from now on is to be looked at next time.
         self._note_examined(examination)
@@ -316,14 +319,25 @@ class Watch:
         in_sight = [track for track in known if track.is_visible]
         # The rest of a line that the frame's edge cut off when it was found.
         come_in = [track.polygon for track in in_sight if track.has_come_in]
-        is_lost = any(track.track_id in self._in_sight_then for track in known if not track.is_visible)
+        out_of_sight = [track for track in known if not track.is_visible]
+        is_lost = any(track.track_id in self._in_sight_then for track in out_of_sight)
+        # What was found and not taken for what it is has not changed since.
+        mistaken = [
+            track.polygon for track in out_of_sight if track.track_id in self._found_then and not track.is_covered
+        ]
         wait_s = (
-            EXAMINE_LOST_S if is_lost else EXAMINE_AFTER_S if come_in or self._is_elsewhere() else self._examine_wait_s
+            EXAMINE_LOST_S
+            if is_lost or mistaken
+            else EXAMINE_AFTER_S
+            if come_in or self._is_elsewhere()
+            else self._examine_wait_s
         )
         if not self._has_time or self._at_ns() - self._examined_at_ns < wait_s * 1e9:
             return []
         doubted = [track.polygon for track in in_sight if track.is_doubted]
-        return parts_to_examine(self._changes, [*come_in, *doubted], [track.polygon for track in in_sight], whole)
+        return parts_to_examine(
+            self._changes, [*come_in, *doubted, *mistaken], [track.polygon for track in in_sight], whole
+        )
 
     def _note_in_vain(self, tiles: Tiles) -> None:
         """Take note that nothing new was found where something has changed."""

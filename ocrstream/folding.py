@@ -70,9 +70,13 @@ def folded_text(text: str) -> str:
 
 
 def are_alike(text: str, other: str) -> bool:
-    """Whether two texts are the same when folded: what differs then is what a recogniser confuses."""
+    """Whether two texts are the same when folded, spaces aside: what differs then is what a recogniser confuses."""
     # What has no letter and no digit folds to nothing.
-    return (folded_text(text) or text) == (folded_text(other) or other)
+    return (_letters(text) or text) == (_letters(other) or other)
+
+
+def _letters(text: str) -> str:
+    return "".join(token.folded for token in fold(text))
 
 
 _GAP, _WORD, _SINGLE, _MARK = range(4)

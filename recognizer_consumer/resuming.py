@@ -146,9 +146,7 @@ def _shift_of_like_px(polygon: Polygon, appearance: Appearance, line: Sighting, 
         # More of a line is read that comes in, or less of one that leaves: one of its ends is where it was.
         found = [shift for end in _ENDS if (shift := _shift_px(polygon, line, end, far_px)) is not None]
         return min(found, default=None)
-    # Spaces come and go from one reading to the next.
-    is_alike = are_alike(line.text, appearance.text) or short.replace(" ", "") == long.replace(" ", "") != ""
-    if not is_alike and (line.confidence >= SURE or is_unlike(line.text, appearance.text)):
+    if not are_alike(line.text, appearance.text) and (line.confidence >= SURE or is_unlike(line.text, appearance.text)):
         return None
     return _whole_shift_px(polygon, line, far_px)
 

@@ -85,8 +85,10 @@ def test_a_reading_has_a_confidence_for_each_of_its_characters_and_words() -> No
         ("Øø01", "01"),
         ("09:  4-Ø", "09:40"),
         ("a: 4", "a: 4"),
-        ("9 :4", "9 :4"),
-        ("1: 2 :3: 4", "1:2 :3:4"),
+        ("9 :4", "9:4"),
+        ("1: 2 :3: 4", "1:2:3:4"),
+        ("R 10 .25", "R 10.25"),
+        ("1, 2 .a", "1, 2 .a"),
     ],
 )
 def test_numbers_are_read_as_what_they_must_be(path: str, text: str) -> None:
@@ -102,6 +104,8 @@ def test_a_zero_with_a_stroke_is_as_sure_as_both_its_readings_together() -> None
     reading = greedy_reading(with_numbers(logits, charset), charset)
     odds = np.exp(2) + np.exp(2.1)
     assert reading.characters[0] == pytest.approx(odds / (odds + 2), rel=1e-5)
+    logits[0] = [0.0, 2.1, 2.0, 0.0]
+    assert greedy_reading(with_numbers(logits, charset), charset).characters[0] == pytest.approx(reading.characters[0])
     assert np.array_equal(with_numbers(logits, "abc"), logits), "a charset without that letter"
 
 

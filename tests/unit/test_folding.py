@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from ocrstream.folding import MAX_TOKEN_LENGTH, fold, folded_text
+from ocrstream.folding import MAX_TOKEN_LENGTH, are_alike, fold, folded_text
 
 
 def exact_of(text: str) -> list[str]:
@@ -86,6 +86,20 @@ def test_the_folded_beginning_of_a_word_begins_the_folded_word() -> None:
 @pytest.mark.parametrize("text", ["", " ", "&", "…", "🚪🚪", "\x00", "\ud800", "\u200b", "\u0301", "|", "\ufe0f"])
 def test_what_has_no_letter_gives_no_token(text: str) -> None:
     assert fold(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "is_alike"),
+    [
+        ("B0AT", "boat", True),
+        ("CAM 03", "CAM03", True),
+        ("10 .25", "10.25", True),
+        ("B1", "B2", False),
+        ("&", "+", False),
+    ],
+)
+def test_alike_is_what_a_recogniser_confuses(text: str, other: str, is_alike: bool) -> None:
+    assert are_alike(text, other) is is_alike
 
 
 def test_odd_characters_only_part_words() -> None:

@@ -14,6 +14,7 @@ import pytest
 from ocrstream_test_engines import BlocksDetector, make_picture
 
 from detector_consumer import stage as stage_module
+from detector_consumer import tracking
 from detector_consumer.retracing import MOMENT_S
 from detector_consumer.stage import DetectorStage
 from detector_consumer.watching import (
@@ -281,6 +282,22 @@ def test_where_a_line_is_lost_is_looked_at_soon() -> None:
     assert now_s + 5 * FRAME_S < asked_at_s[-1] + usual_s / 1.5
     rig.finish()
     assert "Exit C42" in {line.text for texts in rig.read() for line in texts.lines}
+
+
+def test_a_text_that_was_found_and_not_taken_for_what_it_is_is_looked_at_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    rig.show(still(1, 2, GATE))
+    # As where its picture looks half like the one before.
+    monkeypatch.setattr(tracking, "_is_to_remember", lambda track, is_piece: track.reference is None)
+    changed = still(2, 3, ("OPENS SOON", GATE[1]))
+    while len(rig.detector.shown) == 1:
+        rig.show([changed.pop(0)])
+    monkeypatch.undo()
+    rig.show(changed)
+    (last,) = rig.finish()
+    assert len(last.crops) == 1
 
 
 def test_a_text_that_has_gone_is_no_longer_in_sight() -> None:

@@ -76,7 +76,8 @@ def with_numbers(logits: Floats, charset: str) -> Floats:
     """The same logits, where numbers are read as what they must be: on clocks, boards and in a camera's own dates.
 
     A zero with a stroke is a zero: in a word that holds digits, Ø is no letter, and what speaks for either speaks for
-    the zero. And where digits are as wide as a colon, no space follows it in a time.
+    the zero. And where digits are as wide as a colon or a point, no space follows a colon between two digits, and none
+    goes before either.
 
     Args:
         logits: ``(T, C) float32``; they are not written to.
@@ -85,8 +86,9 @@ def with_numbers(logits: Floats, charset: str) -> Floats:
     best = logits.argmax(axis=1)
     digits = [charset.index(character) + 1 for character in "0123456789" if character in charset]
     strokes = [charset.index(character) + 1 for character in "Øø" if character in charset]
-    space, colon = (charset.find(character) + 1 or None for character in " :")
-    if not np.isin(best, [*strokes, *([colon] if colon else [])]).any():
+    zero, space, colon = (charset.find(character) + 1 or None for character in "0 :")
+    marks = [charset.index(character) + 1 for character in ":.," if character in charset]
+    if not np.isin(best, [*strokes, *marks, *([zero] if zero else [])]).any():
         return logits
     changed = logits.copy()
 
@@ -95,16 +97,22 @@ def with_numbers(logits: Floats, charset: str) -> Floats:
         changed[steps, to] = np.logaddexp.reduce(logits[steps][:, both], axis=1)
         changed[steps[:, None], np.array(origins)] = _IMPOSSIBLE
 
-    if "0" in charset and strokes:
+    if zero and strokes:
         words = np.cumsum(best == space) if space else np.zeros(len(best))
         is_number = np.isin(words, words[np.isin(best, digits)])
-        move(np.flatnonzero(is_number & np.isin(best, strokes)), strokes, charset.index("0") + 1)
-    if space and colon:
-        starts = np.flatnonzero(_kept(best))
-        for before, middle, gap, after in zip(starts, starts[1:], starts[2:], starts[3:], strict=False):
-            is_digit = best[before] in digits + strokes and best[after] in digits + strokes
-            if is_digit and best[middle] == colon and best[gap] == space:
-                move(gap + np.flatnonzero(best[gap:after] == space), [space], BLANK)
+        move(np.flatnonzero(is_number & np.isin(best, [*strokes, zero])), strokes, zero)
+    if space:
+        numerals, starts = [*digits, *strokes], np.flatnonzero(_kept(best))
+        for before, one, two, after in zip(starts, starts[1:], starts[2:], starts[3:], strict=False):
+            if best[before] not in numerals or best[after] not in numerals:
+                continue
+            if best[one] == colon and best[two] == space:
+                gap = np.arange(two, after)
+            elif best[one] == space and best[two] in marks:
+                gap = np.arange(one, two)
+            else:
+                continue
+            move(gap[best[gap] == space], [space], BLANK)
     return changed
 
 
