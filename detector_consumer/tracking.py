@@ -31,7 +31,7 @@ from detector_consumer import flow
 from detector_consumer.covering import Front, bands
 from detector_consumer.edges import NOT_TORN, Torn
 from detector_consumer.flow import Grey, Patches
-from detector_consumer.matching import Lines, Overlap, match, overlaps
+from detector_consumer.matching import MIN_CONTAINED, Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
 from detector_consumer.stepping import STILL_FIT, SURE_FIT, VISIBLE_FIT, Step
 from ocrstream.geometry import Polygon, polygon_of, polygon_size_wh, to_polygon
@@ -232,9 +232,10 @@ class Tracker:
             for line, track in wholes.items()
             if line_of.get(track, line) in wholes or known[track].front.hides(at_ns)
         }
-        _count_misses(
-            source, set(matched.values()), {track for (_, track), pair in pairs.items() if pair.is_part}, examined
-        )
+        merged = {
+            track for (line, track), pair in pairs.items() if pair.is_part or _is_bit(known[track], found[line], pair)
+        }
+        _count_misses(source, set(matched.values()), merged, examined)
         tracks = []
         news = []
         for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
@@ -358,6 +359,11 @@ def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: 
     fit = float(flow.fit(flow.within(track.reference, corners, found[None] * source.scale), now)[0])
     # A piece beside what is in front of a line reaches over its edge.
     return fit >= (VISIBLE_FIT if track.front.hides(source.at_ns) else SURE_FIT)
+
+
+def _is_bit(track: _Track, found: NDArray[np.float64], pair: Overlap) -> bool:
+    """Whether what is known of a line that the frame's edge cut off is a bit of a letter in a line that was found."""
+    return track.torn.is_torn and pair.contained >= MIN_CONTAINED and _length(track.corners) < _length(found)
 
 
 def _length(corners: NDArray[np.float64]) -> float:

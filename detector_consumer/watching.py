@@ -107,6 +107,7 @@ class Watch:
         self._in_vain: NDArray[np.uint8] | None = None
         self._in_sight_then: set[str] = set()
         self._found_then: set[str] = set()
+        self._come_in_last: set[str] = set()
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
         self._told: dict[str, Polygon] = {}
@@ -161,11 +162,12 @@ class Watch:
             shown: the frame's picture.
         """
         in_sight = [track for track in self._tracker.tracks(_KEY) if track.is_visible]
-        come_in = [track.polygon for track in in_sight if track.has_come_in]
+        come_in = {track.track_id: track.polygon for track in in_sight if track.has_come_in}
+        self._come_in_last = set(come_in)
         if self._changes is None or self._asked is not None or not come_in:
             return None
         known = [track.polygon for track in in_sight]
-        parts = parts_to_examine(self._changes, come_in, known, frame_box(shown.size_wh()))
+        parts = parts_to_examine(self._changes, list(come_in.values()), known, frame_box(shown.size_wh()))
         return self._ask(Examination(shown.array(), parts, self._masks, known))
 
     def found(self, examination: Examination) -> None:
@@ -228,7 +230,7 @@ class Watch:
         Args:
             detector: what looked at it.
             shown: its picture.
-            is_last: whether no other frame may come: then it is kept in any case, and what comes in is read as it is.
+            is_last: whether no other frame may come: it is kept in any case, and what has come in is read as it is.
         """
         info = self._info
         assert info is not None
@@ -366,11 +368,12 @@ class Watch:
         wanted: dict[str, _Wanted] = {}
         due: dict[str, _Wanted] = {}
         for track in tracks:
-            if track.is_covered or (self._is_coming_in(track) and not is_last):
+            has_come_in = is_last and track.track_id in self._come_in_last
+            if track.is_covered or (self._is_coming_in(track) and not has_come_in):
                 continue
             view = view_of(cut(shown.array(), track.polygon), track.polygon, is_whole=track.is_whole)
             look = self._album.look(track.track_id, view, self._at_ns())
-            if look.is_wanted:
+            if look.is_wanted or has_come_in:
                 wanted[track.track_id] = _Wanted(view.score, look is Look.CHANGED)
             elif look is Look.SAME and self._is_due(track):
                 due[track.track_id] = _Wanted(view.score, is_changed=False)
