@@ -34,7 +34,7 @@ EDGE_COLUMNS, ASKEW_COLUMNS = 2, 6
 of what is in front may be askew or round."""
 
 
-COVERED_S = 5.0
+COVERED_S = 30.0
 """What has been in front of a line for so long stays there; what can be read then is what there is."""
 CLEAR_S = 0.3
 """A line in front of which nothing is is remembered so often, as the light changes."""

@@ -121,6 +121,7 @@ class OpenAppearance:
         is_torn: whether the frame's edge has cut it off, and no more of it was read since.
         is_at_edge: whether it was seen at the frame's edge since it was read last.
         comes_in: whether the frame's edge has ever cut it off before it was read twice: more of it may come in.
+        less: what was read of it last, where that was less than stands there.
         waiting: a reading that differs; what follows tells whether it was a misreading or another text.
         clearest: the best view's score.
         tallest_px: how high the line was at most where it was read.
@@ -144,6 +145,7 @@ class OpenAppearance:
     is_torn: bool = False
     is_at_edge: bool = False
     comes_in: bool = False
+    less: str | None = None
     waiting: Waiting | None = None
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
@@ -241,7 +243,7 @@ class OpenAppearance:
 
     def add(self, info: FrameInfo, line: Sighting) -> None:
         """Count a reading."""
-        self.is_at_edge = False
+        self.is_at_edge, self.less = False, None
         self.trail.see(info, line.region.polygon)
         self.readings += 1
         self.consensus.add(line.text, line.confidence, line.characters, line.view)

@@ -307,13 +307,15 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         vote.add(info, line)
         return []
     grown = growth(vote, info, line)
-    if grown is Growth.LESS and (line.is_changed or vote.is_at_edge):
+    if grown is Growth.LESS:
+        is_said_again = vote.less is not None and are_alike(vote.less, line.text)
+        if is_said_again and not line.is_changed and not vote.is_at_edge and line.confidence >= LIKELY:
+            # In a picture that rests.
+            vote.waiting = Waiting(line, Trail.begin(info, line.region.polygon))
+            return _replace(source, track_id, vote, vote.waiting)
         # What is left of a line that leaves says nothing new, nor does a piece that is found of it for a moment.
+        vote.less = line.text
         vote.trail.see(info, line.region.polygon)
-    elif grown is Growth.LESS and line.confidence >= LIKELY:
-        # It is read so again in a picture that rests.
-        vote.waiting = Waiting(line, Trail.begin(info, line.region.polygon))
-        return _replace(source, track_id, vote, vote.waiting)
     elif grown is Growth.MORE:
         vote.grow(info, line)
     elif vote.agrees(line.text):

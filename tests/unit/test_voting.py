@@ -565,7 +565,19 @@ def test_what_is_left_of_a_passing_text_takes_its_place() -> None:
     rest = replace(shown("Gate", 40, 140), is_changed=False)
     for second, line in ((1.0, shown("Gate B12", 40, 240, confidence=0.5)), (1.1, rest), (1.2, rest)):
         ballot.count(at(second), [line])
-    assert [(last.text, last.readings) for last in ballot.close("hall", 1)] == [("Gate", 3)]
+    assert [(last.text, last.readings) for last in ballot.close("hall", 1)] == [("Gate", 2)]
+
+
+def test_what_is_left_of_a_text_has_to_be_read_twice_in_a_picture_that_rests() -> None:
+    ballot = Ballot()
+    whole, rest = shown("MEETING POINT", 40, 240), replace(shown("MEETING POI", 40, 240), is_changed=False)
+    told: list[str] = []
+    # Somebody who goes may still hide its last letters when it is read next.
+    for second, line in ((1.0, whole), (1.3, whole), (3.0, rest), (3.3, whole), (3.6, rest)):
+        told += [each.text for each in ballot.count(at(second), [line])]
+    assert set(told) == {"MEETING POINT"}
+    told += [each.text for each in ballot.count(at(3.9), [rest])]
+    assert told[-1] == "MEETING POI"
 
 
 def test_a_counter_that_has_stood_a_while_and_grows_says_something_new() -> None:
