@@ -24,7 +24,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.clips import FPS, KINDS, SeenWord, load_labels
+from benchmarks.clips import ALL_KINDS, FPS, SeenWord, load_labels
 from benchmarks.environment import environment
 from benchmarks.pairs import pairs, said_words
 from benchmarks.realtime import find_clips, read_with_ocrstream
@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("clips", type=Path, metavar="CLIPS_DIR", help="what benchmarks.clips made")
     parser.add_argument("--recognizer", default="crnn", help="the engine whose votes these are")
     parser.add_argument("--detector", default="ctpn", help="what finds the lines")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="only these kinds")
+    parser.add_argument("--kinds", nargs="+", choices=ALL_KINDS, default=list(ALL_KINDS), help="only these kinds")
     add_save_flag(parser)
     options = parser.parse_args(argv)
     circumstances = environment("ocrstream", "onnxruntime", "numpy")

@@ -14,9 +14,11 @@ pan       from one photo to the next, with a rest at each, and a zoom at the end
 ticker    words running through a band below a photo
 slides    a photo every four seconds, by a cut or a fade
 traffic   pieces of photos that come nearer and pass by
+demo      the built-in camera, which needs no photos and is always 1280x720
 ========= =================================================================================
 
-Over all of them lie motion blur (a shutter of half a frame), slow changes of exposure, sensor noise and compression.
+Over all but the last lie motion blur (a shutter of half a frame), slow changes of exposure and sensor noise, and over
+all compression.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import argparse
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -38,7 +41,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.geometry import Polygon, clip_polygon, to_polygon
+from ocrstream.lines import place_words
 from ocrstream.picture import Image
+from producers.scene import HEIGHT_PX, WIDTH_PX, DemoScene
 
 FPS = 30
 SHUTTER_S = 1 / 60
@@ -133,7 +138,7 @@ class Clip:
             ]
             for word in layer.words:
                 corners = _moved(np.array(word.polygon), place)
-                if visible := self._visible_share(corners, above):
+                if visible := visible_share(corners, self.size, above):
                     seen.append(SeenWord(word._replace(polygon=to_polygon(corners)), visible))
         return seen
 
@@ -149,14 +154,49 @@ class Clip:
                 canvas = cv2.addWeighted(canvas, opacity, below, 1 - opacity, 0).astype(np.uint8)
         return canvas
 
-    def _visible_share(self, corners: Matrix, above: Sequence[Matrix]) -> float:
-        area = cv2.contourArea(corners.astype(np.float32))
-        frame = np.array([[0, 0], [self.size[0], 0], [self.size[0], self.size[1]], [0, self.size[1]]], np.float32)
-        inside, part = cv2.intersectConvexConvex(corners.astype(np.float32), frame)
-        if area <= 0 or inside <= 0:
-            return 0.0
-        covered = sum(cv2.intersectConvexConvex(part, other.astype(np.float32))[0] for other in above)
-        return round(float(np.clip((inside - covered) / area, 0, 1)), 3)
+
+def visible_share(corners: Matrix, size: Size, above: Sequence[Matrix] = ()) -> float:
+    """How much of a polygon is in a frame, and not under others, 0 to 1."""
+    area = cv2.contourArea(corners.astype(np.float32))
+    frame = _outline_of(*size).astype(np.float32)
+    inside, part = cv2.intersectConvexConvex(corners.astype(np.float32), frame)
+    if area <= 0 or inside <= 0:
+        return 0.0
+    covered = sum(cv2.intersectConvexConvex(part, other.astype(np.float32))[0] for other in above)
+    return round(float(np.clip((inside - covered) / area, 0, 1)), 3)
+
+
+class DemoClip:
+    """What the built-in camera sees; its words are as wide as the letters of their line let expect."""
+
+    size: Size = (WIDTH_PX, HEIGHT_PX)
+    fps = FPS
+
+    def __init__(self, seconds: float, seed: int) -> None:
+        self._scene = DemoScene(seed, FPS)
+        self._count = round(seconds * FPS)
+        self._ids: dict[tuple[str, int, int], int] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def pictures(self) -> Iterator[Image]:
+        """Every frame, ``(H, W, 3) uint8 BGR``."""
+        return map(self._scene.render, range(self._count))
+
+    def words(self, index: int) -> list[SeenWord]:
+        """The words of a frame, wholly or in part."""
+        seen = []
+        copies: Counter[str] = Counter()
+        for line in self._scene.truth(index):
+            copies[line.text] += 1
+            for number, (text, polygon) in enumerate(place_words(line.text, line.polygon)):
+                # The ticker runs through a window as wide as the frame, and nothing else is cut off by anything.
+                if visible := visible_share(np.array(polygon), self.size):
+                    key = line.text, copies[line.text], number
+                    word = Word(self._ids.setdefault(key, len(self._ids) + 1), text, polygon, ignore=False)
+                    seen.append(SeenWord(word, visible))
+        return seen
 
 
 class Photos:
@@ -310,6 +350,10 @@ KINDS: dict[str, Callable[[Photos, Size, np.random.Generator, float], list[Layer
 }
 
 
+DEMO = "demo"
+ALL_KINDS = (*KINDS, DEMO)
+
+
 def make_clip(kind: str, folder: Path, size: Size, seconds: float, seed: int) -> Clip:
     """A clip of one kind; the same for the same photos, size, length and seed."""
     # Each kind shows other photos.
@@ -317,7 +361,7 @@ def make_clip(kind: str, folder: Path, size: Size, seconds: float, seed: int) ->
     return Clip(KINDS[kind](Photos(folder, rng), size, rng, seconds), size, seconds, seed)
 
 
-def write_clip(clip: Clip, video: Path) -> Path:
+def write_clip(clip: Clip | DemoClip, video: Path) -> Path:
     """Write a clip's video, and its labels beside it; returns the labels' path."""
     labels = video.with_suffix(".jsonl")
     with av.open(video, "w") as container, labels.open("w", encoding="utf-8") as lines:
@@ -344,7 +388,7 @@ def load_labels(path: Path) -> list[list[SeenWord]]:
     return frames
 
 
-def _as_label(clip: Clip, index: int) -> dict[str, Any]:
+def _as_label(clip: Clip | DemoClip, index: int) -> dict[str, Any]:
     words = [
         {"id": word.id, "text": word.text, "poly": word.polygon, "ignore": word.ignore, "visible": visible}
         for word, visible in clip.words(index)
@@ -446,18 +490,32 @@ def _size(text: str) -> Size:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the clips; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.clips", description="Clips with exact labels.")
-    parser.add_argument("data", type=Path, metavar="DATA_DIR", help="annotated photos, with a gt.jsonl")
+    parser.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        metavar="DATA_DIR",
+        help="annotated photos, with a gt.jsonl; not for the kind demo",
+    )
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="where the clips go; outside the repository")
-    parser.add_argument("--kind", action="append", choices=KINDS, help="only these kinds; can be repeated")
+    parser.add_argument("--kind", action="append", choices=ALL_KINDS, help="only these kinds; can be repeated")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each clip")
     parser.add_argument("--size", type=_size, default=(1280, 720), help="size of the frames")
     parser.add_argument("--seed", type=int, default=1, help="decides photos, order and movements")
     arguments = parser.parse_args(argv)
-    if not (arguments.data / "gt.jsonl").is_file():
-        parser.error(f"{arguments.data} holds no gt.jsonl")
+    kinds = arguments.kind or ALL_KINDS
+    if set(kinds) != {DEMO}:
+        if arguments.data is None:
+            parser.error("DATA_DIR is missing: all kinds but demo are made of photos")
+        if not (arguments.data / "gt.jsonl").is_file():
+            parser.error(f"{arguments.data} holds no gt.jsonl")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for kind in arguments.kind or KINDS:
-        clip = make_clip(kind, arguments.data, arguments.size, arguments.seconds, arguments.seed)
+    for kind in kinds:
+        clip: Clip | DemoClip
+        if kind == DEMO:
+            clip = DemoClip(arguments.seconds, arguments.seed)
+        else:
+            clip = make_clip(kind, arguments.data, arguments.size, arguments.seconds, arguments.seed)
         video = arguments.out / f"{kind}-{arguments.seed}.mp4"
         labels = write_clip(clip, video)
         ids = {seen.word.id for words in load_labels(labels) for seen in words if not seen.word.ignore}

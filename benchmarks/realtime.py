@@ -42,7 +42,7 @@ import av
 import numpy as np
 
 from benchmarks.camera import cpu_s, measure_live
-from benchmarks.clips import FPS, KINDS, SeenWord, load_labels
+from benchmarks.clips import ALL_KINDS, FPS, SeenWord, load_labels
 from benchmarks.environment import environment
 from benchmarks.pairs import Counts, Said, appearances, frame_ms, linked, pairs, said_at, said_words
 from benchmarks.parts import PARTS, without
@@ -271,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.realtime", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("clips", type=Path, metavar="CLIPS_DIR", help="what benchmarks.clips made")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="only these kinds")
+    parser.add_argument("--kinds", nargs="+", choices=ALL_KINDS, default=list(ALL_KINDS), help="only these kinds")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="only these systems")
     parser.add_argument("--every", type=int, metavar="N", help="rapidocr-nth: reads every Nth frame")
     parser.add_argument("--live", type=float, metavar="SECONDS", help="each clip as a camera, for so long")

@@ -262,7 +262,8 @@ class RecognizerTask:
             prefetch_factor=8,
             worker_init_fn=_begin_worker,
         )
-        return iter(loader)
+        with loop.beginning_workers():
+            return iter(loader)
 
 
 def _one_thread() -> None:

@@ -35,7 +35,7 @@ from ocrstream.models.weights import to_path
 from training.bounds import check
 from training.folders import read_folders
 from training.initial import load_backbone, start_state
-from training.loop import Plan, autocast, heed_only_the_parent, minutes, run, run_command
+from training.loop import Plan, autocast, beginning_workers, heed_only_the_parent, minutes, run, run_command
 from training.pages import PagePainter
 from training.photos import PhotoCache
 from training.protocols import IcdarIou
@@ -191,15 +191,15 @@ class CtpnTask:
         """One batch. One whose gradients are not finite changes nothing."""
         del progress
         if self._batches is None:
-            self._batches = iter(
-                DataLoader(
-                    Scenes(self._maker, self._number),
-                    batch_size=self._settings.batch,
-                    num_workers=self._workers,
-                    pin_memory=self._device.type == "cuda",
-                    worker_init_fn=heed_only_the_parent,
-                )
+            loader = DataLoader(
+                Scenes(self._maker, self._number),
+                batch_size=self._settings.batch,
+                num_workers=self._workers,
+                pin_memory=self._device.type == "cuda",
+                worker_init_fn=heed_only_the_parent,
             )
+            with beginning_workers():
+                self._batches = iter(loader)
         picture, score, geometry, known = (part.to(self._device, non_blocking=True) for part in next(self._batches))
         self._number += len(picture)
         with autocast(self._device):

@@ -300,7 +300,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N photos and crops, 1 or more")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="inference threads; 0 fits them to the cores")
-    parser.add_argument("--min-confidence", type=float, default=MIN_CONFIDENCE, help="readings below do not count")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=MIN_CONFIDENCE,
+        help=f"readings below do not count (default: {MIN_CONFIDENCE})",
+    )
     parser.add_argument(
         "--recall-only", action="store_true", help="the photos' labels do not tell all text: no precision, no F"
     )

@@ -176,6 +176,9 @@ def _average(
 
 
 def _curve(run: Path) -> list[dict[str, Any]]:
+    if not (run / CURVE).exists():
+        # It was stopped in its first half minute.
+        return []
     lines = (run / CURVE).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

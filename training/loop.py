@@ -146,6 +146,16 @@ def heed_only_the_parent(_worker: int = 0) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+@contextmanager
+def beginning_workers() -> Iterator[None]:
+    """Begin processes that make batches in this: until each heeds only its parent, signals wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def cpu_precision() -> torch.dtype:
     """What a step is fastest in on this CPU: bfloat16 only where it has units for that, else it is emulated."""
     capabilities = torch.cpu.get_capabilities()

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.clips import KINDS, load_labels, main, make_clip, write_clip
+from benchmarks.clips import KINDS, DemoClip, load_labels, main, make_clip, write_clip
 
 SIZE = (320, 180)
 MAGENTA, GREEN = (255, 0, 255), (0, 255, 0)
@@ -47,6 +47,30 @@ def test_labels_lie_on_their_words_in_every_frame(photos: Path, kind: str) -> No
             assert (green > red + 60) if word.ignore else (red > green + 60 and blue > green + 60), (index, word)
             checked += 1
     assert checked > len(clip)
+
+
+def test_the_words_of_the_built_in_camera_are_where_its_ink_is() -> None:
+    clip, ids = DemoClip(3.0, seed=2), {}
+    pictures = list(clip.pictures())
+    assert len(pictures) == len(clip) == 90
+    for index in (0, 89):
+        words = {seen.word.text: seen for seen in clip.words(index)}
+        for text in ("Telephone", "ORBIT", "DEPARTURES"):
+            (left, top), (right, _), (_, bottom), _ = words[text].word.polygon
+            assert np.ptp(pictures[index][int(top) : int(bottom), int(left) : int(right)].mean(axis=2)) > 60
+            assert words[text].visible == 1.0
+        ids[index] = {text: words[text].word.id for text in ("Telephone", "ORBIT", "DEPARTURES")}
+    assert ids[0] == ids[89]
+    partly = [seen for index in range(90) for seen in clip.words(index) if seen.visible < 1]
+    assert partly, "the ticker comes into the frame"
+
+
+def test_the_built_in_camera_needs_no_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--kind", "demo", "--seconds", "0.2"]) == 0
+    assert len(load_labels(tmp_path / "demo-1.jsonl")) == 6
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--kind", "demo", "--kind", "still"])
+    assert "DATA_DIR is missing" in capsys.readouterr().err
 
 
 def test_a_word_is_as_visible_as_what_is_in_front_of_it_lets(photos: Path) -> None:

@@ -346,6 +346,10 @@ def test_a_run_is_exported_with_its_card_and_its_scores(tmp_path: Path) -> None:
     assert read_card(tmp_path / "mean.onnx").card["training"]["mean_with"] == "zeros.onnx"
     assert told["training"]["samples"] >= 2
     assert told["training"]["notes"] == ["a trial"]
+    # As of a piece that was stopped before its first half minute was over.
+    (tmp_path / "run" / "curve.jsonl").unlink()
+    export(tmp_path / "run", tmp_path / "young.onnx")
+    assert read_card(tmp_path / "young.onnx").card["training"]["curve"] == []
 
     quantise(tmp_path / "run", tmp_path / "small.onnx", data, photos=2)
     assert (tmp_path / "small.onnx").stat().st_size < 0.6 * (tmp_path / "half.onnx").stat().st_size

@@ -276,6 +276,17 @@ def test_a_part_that_is_missing_is_told_and_nothing_is_written(
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "parts", "joined.pt"}
 
 
+def test_a_part_that_is_damaged_is_told(tmp_path: Path) -> None:
+    _, parts = split_in_four(tmp_path)
+    damaged = bytearray(parts[1].read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 16] = bytes(255 - byte for byte in damaged[middle : middle + 16])
+    parts[1].write_bytes(damaged)
+    with pytest.raises(EngineError, match="one of them is damaged"):
+        checkpoints.join(parts[0], tmp_path / "elsewhere" / "joined.pt")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_a_split_leaves_no_part_of_a_larger_one_behind(tmp_path: Path) -> None:
     path, parts = split_in_four(tmp_path)
     (other := tmp_path / "parts" / "checkpoint.pt.old").touch()
