@@ -350,7 +350,10 @@ def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: 
     Where words stand far apart the detector joins them in one frame and not in the next. A shorter text in the place of
     another is no piece of that: it does not look as the line did there.
     """
-    if source.grey is None or track.reference is None or not pair.is_part or pair.iou >= SAME_PLACE_IOU:
+    if source.grey is None or track.reference is None or not pair.is_part:
+        return False
+    if pair.iou >= SAME_PLACE_IOU and track.fit < SAME_FIT:
+        # It may say something else that is a little shorter.
         return False
     if _length(found) >= MOST_LEFT * _length(_in_frame(track.corners, source)):
         return False

@@ -56,6 +56,10 @@ nothing was found."""
 OVERLAP_S = 5.0
 """So much of a file may be read again where it goes on."""
 
+TAKEN_UP_S = 5.0
+"""What was in view goes on if it is seen again so soon after looking has begun again: a detector needs a while to find
+everything. What comes later comes anew."""
+
 FRESH_S = 5.0
 """Sources that come one after the other, as after a rebalance, are served by one look at the topic."""
 
@@ -81,7 +85,7 @@ class Lost:
         # Of two texts of one track the later one was in view.
         in_view = sorted((each for each in before if each.last_at_ns >= since_ns), key=lambda each: each.last_at_ns)
         self._by_track = {track_of(each): each for each in in_view}
-        self._until_ns = newest_ns + round(LONGEST_GAP_S * 1e9)
+        self._until_ns = min(newest_ns + round(LONGEST_GAP_S * 1e9), info.captured_at_ns + round(TAKEN_UP_S * 1e9))
 
     def left(self) -> Iterable[Appearance]:
         """What nobody has taken."""
@@ -94,8 +98,16 @@ class Lost:
         return self._by_track.pop(track_id, None)
 
     def take_like(self, line: Sighting, info: FrameInfo) -> Appearance | None:
-        """What was in view where a line stands and said the same, or what the line may well be read as; once."""
-        return self._take_nearest(line, info, _shift_of_like_px)
+        """What was in view where a line stands and said the same, or what the line may well be read as; once.
+
+        What said something else there has gone.
+        """
+        taken = self._take_nearest(line, info, _shift_of_like_px)
+        if taken is None and line.confidence >= SURE:
+            for track_id, each in list(self._by_track.items()):
+                if stands_at(each.path[-1][1], line) and is_unlike(line.text, each.text):
+                    del self._by_track[track_id]
+        return taken
 
     def take_at(self, line: Sighting, info: FrameInfo) -> Appearance | None:
         """What was in view where a line stands that somebody else has read; once."""

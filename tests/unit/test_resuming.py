@@ -18,7 +18,7 @@ from ocrstream.storage.superseding import track_of
 from ocrstream.transport.memory import MemoryTransport
 from ocrstream.wire import encode
 from recognizer_consumer.appearing import Sighting
-from recognizer_consumer.resuming import Recall, StoreRecall, TopicRecall, nothing_is_known
+from recognizer_consumer.resuming import TAKEN_UP_S, Recall, StoreRecall, TopicRecall, nothing_is_known
 from recognizer_consumer.voting import Ballot
 from tests.documents import DETECTOR, RECOGNIZER
 
@@ -119,6 +119,25 @@ def test_another_text_is_another_one() -> None:
     watching.start_again()
     watching.show(10, (seen("n1", "GATE B13"),))
     assert watching.spans() == [("t1", "GATE B12", 0.0, 0.0), ("n1", "GATE B13", 10.0, 10.0)]
+
+
+def test_what_said_something_else_meanwhile_has_gone() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "Thank you"),))
+    watching.start_again()
+    watching.show(10, (seen("n1", "Roadmap 2031"),), (seen("n2", "Thank you"),))
+    assert watching.spans() == [
+        ("t1", "Thank you", 0.0, 0.0), ("n1", "Roadmap 2031", 10.0, 10.0), ("n2", "Thank you", 10.1, 10.1)
+    ]  # fmt: skip
+
+
+def test_what_comes_long_after_looking_has_begun_again_comes_anew() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "GATE B12"), seen("t2", "Exit", where=BOARD)))
+    watching.start_again()
+    empty_frames = round(10 * TAKEN_UP_S)
+    watching.show(10, (seen("n2", "Exit", where=BOARD),), *[()] * empty_frames, (seen("n1", "GATE B12"),))
+    assert [track for track, text, *_ in watching.spans() if text == "GATE B12"] == ["t1", "n1"]
 
 
 def test_the_same_text_elsewhere_is_another_one() -> None:

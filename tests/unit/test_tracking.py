@@ -292,6 +292,16 @@ def test_pieces_that_the_detector_finds_of_a_line_that_is_there_as_before_are_th
     assert bounding_box(track.polygon) == (100, 100, 300, 120)
 
 
+@pytest.mark.parametrize("is_as_before", [True, False])
+def test_a_line_found_without_its_last_letter_is_whole_where_it_looks_as_before(is_as_before: bool) -> None:
+    whole, piece = box_polygon(100, 100, 190, 116), box_polygon(100, 100, 168, 116)
+    before, now = (with_sign(wall(), placing(100, 100), sign(text)) for text in ("KX 4471M", "KX 447"))
+    tracker, _ = begun(before, whole)
+    tracker.advance(KEY, before if is_as_before else now, 1.0, Motion.none(), at_ns(1))
+    (found,) = tracker.associate(KEY, "f1", regions(piece), at_ns(1))
+    assert bounding_box(found.polygon)[2] == pytest.approx(190 if is_as_before else 168, abs=1)
+
+
 def test_a_shorter_text_in_the_place_of_a_line_is_no_piece_of_it() -> None:
     long, short = box_polygon(100, 100, 190, 116), box_polygon(100, 100, 148, 116)
     before, now = (with_sign(wall(), placing(100, 100), sign(text)) for text in ("LISBON 9", "OSLO"))
