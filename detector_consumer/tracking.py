@@ -31,7 +31,7 @@ from detector_consumer import flow
 from detector_consumer.covering import Front, bands
 from detector_consumer.edges import NOT_TORN, Torn
 from detector_consumer.flow import Grey, Patches
-from detector_consumer.matching import MIN_CONTAINED, Lines, Overlap, match, overlaps
+from detector_consumer.matching import Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
 from detector_consumer.stepping import STILL_FIT, SURE_FIT, VISIBLE_FIT, Step
 from ocrstream.geometry import Polygon, polygon_of, polygon_size_wh, to_polygon
@@ -55,6 +55,8 @@ MIN_INSIDE = 0.15
 """A line of which less is left in the frame has left."""
 MOST_LEFT = 0.85
 """A piece of a line is at most this share of it long."""
+LETTER, MIN_BIT, MOST_BIT = 1.2, 0.5, 0.5
+"""A bit of a line is so many times as long as high at most, lies in the line so far, and is at most this share of it."""
 ALL_OF_IT = 0.97
 """Of what is found so much of a known line long nothing is hidden."""
 FADED, LAST_CONTRAST = 0.5, 0.7
@@ -365,8 +367,10 @@ def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: 
 
 
 def _is_bit(track: _Track, found: NDArray[np.float64], pair: Overlap) -> bool:
-    """Whether what is known of a line that the frame's edge cut off is a bit of a letter in a line that was found."""
-    return track.torn.is_torn and pair.contained >= MIN_CONTAINED and _length(track.corners) < _length(found)
+    """Whether what is known of a line is a bit of one that was found: a letter, or less at the frame's edge."""
+    length, height = polygon_size_wh(to_polygon(track.corners))
+    is_letter = track.torn.is_torn or length < LETTER * height
+    return is_letter and pair.contained >= MIN_BIT and length < MOST_BIT * _length(found)
 
 
 def _length(corners: NDArray[np.float64]) -> float:

@@ -379,8 +379,9 @@ def test_a_line_that_comes_into_the_frame_grows() -> None:
     assert (track.track_id, track.polygon) == ("f0-000", found[0].polygon)
 
 
-def test_a_bit_of_a_letter_at_the_edge_ends_when_the_line_is_found_that_it_belongs_to() -> None:
-    word, bit = box_polygon(400, 100, 466, 132), box_polygon(468, 105, 480, 122)
+@pytest.mark.parametrize("bit", [box_polygon(468, 105, 480, 122), box_polygon(446, 96, 468, 136)])
+def test_a_bit_of_a_line_ends_when_the_line_is_found_that_it_belongs_to(bit: Polygon) -> None:
+    word = box_polygon(400, 100, 466, 132)
     tracker, (first, _) = begun(wall(), word, bit)
     whole = box_polygon(400, 100, 480, 132)
     assert [track.track_id for track in tracker.associate(KEY, "f1", regions(whole), at_ns(1))] == [first.track_id]
