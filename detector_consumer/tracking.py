@@ -56,7 +56,7 @@ MIN_INSIDE = 0.15
 MOST_LEFT = 0.85
 """A piece of a line is at most this share of it long."""
 LETTER, MIN_BIT, MOST_BIT = 1.2, 0.5, 0.5
-"""A bit of a line is so many times as long as high at most, lies in the line so far, and is at most this share of it."""
+"""A bit of a line is at most so many times as long as high, lies so far in it, and is at most this share of it long."""
 ALL_OF_IT = 0.97
 """Of what is found so much of a known line long nothing is hidden."""
 FADED, LAST_CONTRAST = 0.5, 0.7
