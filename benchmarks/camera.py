@@ -10,7 +10,6 @@ so the time that its engine takes is not in this delay: a new text is found by s
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import resource
 import signal
@@ -29,13 +28,11 @@ from typing import Any
 import av
 
 from benchmarks.distributed import watch_distributed
+from benchmarks.embedded import embedded_run
 from benchmarks.environment import ROOT
 from benchmarks.onlooker import Onlooker, frame_rates
-from ocrstream.config import Configuration
 from ocrstream.metrics import Metrics
 from ocrstream.storage.embedded import EmbeddedStore
-from pipeline.running import Run
-from pipeline.status import StatusLine
 
 START_TIMEOUT_S = 30.0
 
@@ -140,13 +137,10 @@ def camera(video: Path, sent: Path = Path(os.devnull)) -> Iterator[int]:
 def _watch(sources: Sequence[str], seconds: float) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="ocrstream-camera-") as folder,
-        contextlib.closing(EmbeddedStore(folder)) as store,
         contextlib.closing(EmbeddedStore(folder)) as reader,
     ):
-        store.check()
         onlooker = Onlooker(reader, [source.partition("=")[0] for source in sources])
-        configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": folder})
-        with Run(configuration, list(sources), store, StatusLine(io.StringIO())) as run:
+        with embedded_run(folder, sources) as run:
             stop = _Stop(run.metrics, seconds)
             children_s = _children_s()
             onlooker.start()

@@ -138,7 +138,7 @@ class Clip:
             ]
             for word in layer.words:
                 corners = _moved(np.array(word.polygon), place)
-                if visible := visible_share(corners, self.size, above):
+                if visible := _visible_share(corners, self.size, above):
                     seen.append(SeenWord(word._replace(polygon=to_polygon(corners)), visible))
         return seen
 
@@ -155,7 +155,7 @@ class Clip:
         return canvas
 
 
-def visible_share(corners: Matrix, size: Size, above: Sequence[Matrix] = ()) -> float:
+def _visible_share(corners: Matrix, size: Size, above: Sequence[Matrix] = ()) -> float:
     """How much of a polygon is in a frame, and not under others, 0 to 1."""
     area = cv2.contourArea(corners.astype(np.float32))
     frame = _outline_of(*size).astype(np.float32)
@@ -192,7 +192,7 @@ class DemoClip:
             copies[line.text] += 1
             for number, (text, polygon) in enumerate(place_words(line.text, line.polygon)):
                 # The ticker runs through a window as wide as the frame, and nothing else is cut off by anything.
-                if visible := visible_share(np.array(polygon), self.size):
+                if visible := _visible_share(np.array(polygon), self.size):
                     key = line.text, copies[line.text], number
                     word = Word(self._ids.setdefault(key, len(self._ids) + 1), text, polygon, ignore=False)
                     seen.append(SeenWord(word, visible))

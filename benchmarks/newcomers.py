@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import os
 import signal
 import sys
@@ -28,16 +27,14 @@ import cv2
 import numpy as np
 
 from benchmarks.camera import camera
+from benchmarks.embedded import embedded_run
 from benchmarks.environment import environment
 from benchmarks.onlooker import LOOK_EVERY_S
 from benchmarks.recording import add_save_flag, conclude, percentiles
-from ocrstream.config import Configuration
 from ocrstream.picture import Image
 from ocrstream.query import parse
 from ocrstream.storage import DocumentStore, Filter
 from ocrstream.storage.embedded import EmbeddedStore
-from pipeline.running import Run
-from pipeline.status import StatusLine
 
 FPS, EVERY_S = 30, 2.0
 BEGINNING_S = 5.0
@@ -138,13 +135,10 @@ def measure(signs: int) -> dict[str, Any]:
         film(folder / "signs.mp4", words)
         with (
             camera(folder / "signs.mp4", sent) as port,
-            contextlib.closing(EmbeddedStore(str(folder / "data"))) as store,
             contextlib.closing(EmbeddedStore(str(folder / "data"))) as reader,
         ):
-            store.check()
             seeker = _Seeker(reader, words, sent)
-            configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": str(folder / "data")})
-            with Run(configuration, [f"camera=tcp://127.0.0.1:{port}"], store, StatusLine(io.StringIO())) as run:
+            with embedded_run(str(folder / "data"), [f"camera=tcp://127.0.0.1:{port}"]) as run:
                 seeker.start()
                 run.run()
                 seeker.join()

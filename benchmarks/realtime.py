@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import io
 import json
 import math
 import sys
@@ -43,18 +42,16 @@ import numpy as np
 
 from benchmarks.camera import cpu_s, measure_live
 from benchmarks.clips import ALL_KINDS, FPS, SeenWord, load_labels
+from benchmarks.embedded import embedded_run
 from benchmarks.environment import environment
 from benchmarks.pairs import Counts, Said, appearances, frame_ms, linked, pairs, said_at, said_words
 from benchmarks.parts import PARTS, without
 from benchmarks.recording import add_save_flag, conclude
-from ocrstream.config import Configuration
 from ocrstream.errors import OcrstreamError
 from ocrstream.geometry import Polygon, polygon_of
 from ocrstream.messages import Appearance
 from ocrstream.storage import Filter
 from ocrstream.storage.embedded import EmbeddedStore
-from pipeline.running import Run
-from pipeline.status import StatusLine
 from search.timeline import Sighting
 from training.programs import rapidocr
 
@@ -116,15 +113,13 @@ def read_with_ocrstream(video: Path, frames: int, settings: dict[str, str]) -> O
     """What ``ocrstream run VIDEO`` does, with settings as the environment names them."""
     with (
         tempfile.TemporaryDirectory(prefix="ocrstream-realtime-") as folder,
-        contextlib.closing(EmbeddedStore(folder)) as store,
+        contextlib.closing(EmbeddedStore(folder)) as reader,
     ):
-        store.check()
-        configuration = Configuration(environment={"OCRSTREAM_DATA_DIR": folder, **settings})
-        with Run(configuration, [str(video)], store, StatusLine(io.StringIO())) as run:
+        with embedded_run(folder, [str(video)], settings) as run:
             began_s, began_cpu_s = time.perf_counter(), cpu_s()
             run.run()
             wall_s, spent_s = time.perf_counter() - began_s, cpu_s() - began_cpu_s
-        sightings = [sighting_of(appearance) for appearance in store.appearances(Filter())]
+        sightings = [sighting_of(appearance) for appearance in reader.appearances(Filter())]
     said = [said_at(sightings, frame_ms(index)) for index in range(frames)]
     return Outcome(said, sightings, wall_s, spent_s)
 

@@ -259,12 +259,12 @@ class _Memory:
         self._examined_in_pose = canvas.tile_layer(-1, np.int64)
         self._flicker = canvas.tile_layer(-1, np.float64)
         self._was_over = canvas.tile_layer(0, np.bool_)
-        self._slightly = canvas.tile_layer(0, np.float64)
         self._asked = canvas.tile_layer(0, np.float64)
         self._in_vain = canvas.tile_layer(0, np.float64)
         self._now = canvas.visible
         self._looks = self._looks_since_aligned = self._last_pose = 0
         self._speed_px = 0.0
+        self._slightly = np.zeros(self._was_over[canvas.tiles].shape)
         self._last_compared: _Compared | None = None
 
     def leave_out(self, polygons: Sequence[Points]) -> None:
@@ -304,10 +304,9 @@ class _Memory:
         changed = is_over & (self._was_over[tiles] | (apart > limit * _CLEARLY))
         self._was_over[:] = False
         self._was_over[tiles] = is_over
-        self._slightly[:] = 0
         # A moving camera's frames are laid over each other a little off, otherwise in each.
         is_slight = changed & (apart <= limit * _CLEARLY) & (self._examined_in_pose[tiles] == self._canvas.pose)
-        self._slightly[tiles] = np.where(is_slight, apart, 0)
+        self._slightly = np.where(is_slight, apart, 0.0)
         # A moving camera has slivers of tiles along its edges that come and go.
         least_share = _LEAST_SHARE if self._canvas.has_moved else 0.0
         new = compared.seen - compared.known > least_share
@@ -335,7 +334,7 @@ class _Memory:
         self._examined_in_pose[canvas.tiles][mostly] = canvas.pose
         self._was_over[canvas.tiles][mostly] = False
         self._asked[:] = 0
-        self._asked[canvas.tiles][mostly] = self._slightly[canvas.tiles][mostly]
+        self._asked[canvas.tiles][mostly] = self._slightly[mostly]
         self._last_compared = None
 
     def note_in_vain(self) -> None:

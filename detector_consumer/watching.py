@@ -152,7 +152,7 @@ class Watch:
         if self._asked is not None:
             self._asked.since.append(step)
         elif may_ask and (parts := self._to_examine(shown.size_wh())):
-            return self._ask(Examination(shown.array(), parts, self._masks, in_sight))
+            return self._ask(shown, parts, in_sight)
         return None
 
     def see_last(self, shown: Picture) -> Examination | None:
@@ -168,7 +168,7 @@ class Watch:
             return None
         known = [track.polygon for track in in_sight]
         parts = parts_to_examine(self._changes, list(come_in.values()), known, frame_box(shown.size_wh()))
-        return self._ask(Examination(shown.array(), parts, self._masks, known))
+        return self._ask(shown, parts, known)
 
     def found(self, examination: Examination) -> None:
         """Take note of what the detector found in the last frame that it was asked of.
@@ -210,8 +210,9 @@ class Watch:
         if self._asked is not None and self._asked.examination is examination:
             self._asked = self._examined_at_ns = None
 
-    def _ask(self, examination: Examination) -> Examination:
+    def _ask(self, shown: Picture, parts: Sequence[Box], in_sight: Sequence[Polygon]) -> Examination:
         assert self._changes is not None
+        examination = Examination(shown.array(), parts, self._masks, in_sight)
         self._asked = _Asked(examination, self._changes.tiles, self._past.moments(), self._tracker.copy(), [])
         self._examined_at_ns = self._at_ns()
         self._found_then = set()
@@ -327,13 +328,12 @@ class Watch:
         mistaken = [
             track.polygon for track in out_of_sight if track.track_id in self._found_then and not track.is_covered
         ]
-        wait_s = (
-            EXAMINE_LOST_S
-            if is_lost or mistaken
-            else EXAMINE_AFTER_S
-            if come_in or self._is_elsewhere()
-            else self._examine_wait_s
-        )
+        if is_lost or mistaken:
+            wait_s = EXAMINE_LOST_S
+        elif come_in or self._is_elsewhere():
+            wait_s = EXAMINE_AFTER_S
+        else:
+            wait_s = self._examine_wait_s
         if not self._has_time or self._at_ns() - self._examined_at_ns < wait_s * 1e9:
             return []
         doubted = [track.polygon for track in in_sight if track.is_doubted]

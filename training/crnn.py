@@ -210,11 +210,12 @@ class RecognizerTask:
 
     def _check_skipped(self) -> None:
         names = {name.partition(":")[0] for part in (self._data().train, self._data().validation) for name in part}
-        wrong = sorted(set(self._settings.skip) - (names - {BACKGROUND}))
+        names.discard(BACKGROUND)
+        wrong = sorted(set(self._settings.skip) - names)
         if wrong:
             raise ConfigError(
                 f"there is no set {', '.join(map(repr, wrong))} to skip: the sets of the data are "
-                f"{', '.join(sorted(names - {BACKGROUND}))}"
+                f"{', '.join(sorted(names))}"
             )
 
     def describe(self) -> dict[str, Any]:
