@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer.canvas import TILE_PX, Canvas
-from detector_consumer.motion import Grey, Greys, Motion, Points, evened, remaining_motion
+from detector_consumer.motion import Grey, Greys, Motion, Points, remaining_motion
 from ocrstream.by_source import Zone
 from ocrstream.geometry import Box, Point
 from ocrstream.picture import Image
@@ -138,7 +138,7 @@ class Gate:
             memory, motion = _Memory(Canvas(shape_hw, self._left_out(shape_hw))), Motion.none()
             self._shape_hw = shape_hw
         self._memory, self._looked_at_ns = memory, now_ns
-        memory.see(evened(fine), motion.scaled(greys.small_factor / greys.fine_factor))
+        memory.see(greys.even, motion.scaled(greys.small_factor / greys.fine_factor))
         why = memory.judge(now_ns, self._settings.examine_every_s)
         return Changes(why, TILE_PX * greys.fine_factor, (width * greys.fine_factor, height * greys.fine_factor))
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+import cv2
+
 from detector_consumer.examining import Examination
 from detector_consumer.gating import GateSettings
 from detector_consumer.masks import is_masked
@@ -52,6 +54,8 @@ def prepare(
         EngineError: the detector is unknown or cannot be loaded.
     """
     options = EngineOptions(settings.device, settings.threads, settings.weights)
+    # Pictures are small here; OpenCV's own threads wait for each other by asking again and again.
+    cv2.setNumThreads(1)
     reads_all = settings.read == "all"
     stage = DetectorStage(
         settings.engine,
@@ -61,6 +65,7 @@ def prepare(
         leaves_out_overlays=settings.overlays == "leave-out",
         is_idle=is_idle,
         aside=ThreadPoolExecutor(max_workers=1, thread_name_prefix="detector-engine"),
+        beside=ThreadPoolExecutor(max_workers=1, thread_name_prefix="detector-glances"),
     )
     # Of a live source one frame is enough: the newest; the others would only add to its delay.
     flow = Flow((FRAMES, REPLAY), CROPS, settings.group, settings.batch, settings.deadline_ms / 1000, keep_live=1)
@@ -98,6 +103,7 @@ class DetectorStage:
         aside: where the detector looks at frames of live sources while the next ones are followed: one thread, or
             something like it. What it finds is taken into account at the next frame. None: each frame waits for it, as
             frames of files always do.
+        beside: one thread, or something like it, in which a part of what following takes is done; None: all in one.
     """
 
     name = "detector"
@@ -113,6 +119,7 @@ class DetectorStage:
         is_idle: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         aside: Executor | None = None,
+        beside: Executor | None = None,
     ) -> None:
         self._detectors = Engines(engine, load)
         self._reads_all = reads_all
@@ -122,6 +129,7 @@ class DetectorStage:
         self._clock = clock
         self._aside = aside
         self._is_aside = aside is not None
+        self._beside = beside
         self._job: _Job | None = None
         self._rests_until_s = 0.0
         self._tracker = Tracker()
@@ -143,8 +151,10 @@ class DetectorStage:
             found = detector.detect([frames[index].picture.array() for index in alone]) if alone else []
             for index, lines in zip(alone, found, strict=True):
                 results[index] = [self._crops(frames[index], detector, lines)]
-            for round_ in _rounds([index for index in indices if index not in results], frames):
-                self._follow(round_, frames, detector, results)
+            rounds = _rounds([index for index in indices if index not in results], frames)
+            for number, round_ in enumerate(rounds):
+                coming = [index for after in rounds[number + 1 : number + 2] for index in after]
+                self._follow(round_, coming, frames, detector, results)
         return [crops for index in range(len(frames)) for crops in results[index]]
 
     def finish(self) -> list[Crops]:
@@ -176,11 +186,13 @@ class DetectorStage:
     def _follow(
         self,
         indices: Sequence[int],
+        coming: Sequence[int],
         frames: Sequence[Frame],
         detector: Detector,
         results: dict[int, list[Crops]],
     ) -> None:
         """Frames of different sources, of which the detector looks together at what has to be looked at."""
+        next_of = {_key(frames[index]): (frames[index].info, frames[index].picture) for index in coming}
         at_once: list[_Question] = []
         aside: list[_Question] = []
         try:
@@ -190,6 +202,7 @@ class DetectorStage:
                 examination = watch.see(
                     info,
                     frames[index].picture,
+                    coming=next_of.get(_key(frames[index])),
                     has_time=not info.live or self._has_time(),
                     may_ask=not is_aside or self._job is None,
                 )
@@ -267,7 +280,7 @@ class DetectorStage:
 
     def _new_watch(self, info: FrameInfo) -> Watch:
         masks = of_source(self._masks, info.source_id)
-        return Watch(GateSettings(masks=masks), leaves_out_overlays=self._leaves_out_overlays)
+        return Watch(GateSettings(masks=masks), leaves_out_overlays=self._leaves_out_overlays, aside=self._beside)
 
     def _crops(self, frame: Frame, detector: Detector, lines: list[TextLine]) -> Crops:
         masks = of_source(self._masks, frame.info.source_id)
@@ -287,12 +300,16 @@ def _leave_unanswered(questions: Sequence[_Question]) -> None:
         watch.unanswered(examination)
 
 
+def _key(frame: Frame) -> tuple[str, int]:
+    return frame.info.key, frame.info.generation
+
+
 def _rounds(indices: Sequence[int], frames: Sequence[Frame]) -> list[list[int]]:
     """Frames in rounds with at most one of each source, so that each source's are seen in their order."""
     rounds: list[list[int]] = []
     taken: dict[tuple[str, int], int] = {}
     for index in indices:
-        key = frames[index].info.key, frames[index].info.generation
+        key = _key(frames[index])
         number = taken.get(key, 0)
         taken[key] = number + 1
         if number == len(rounds):

@@ -134,6 +134,8 @@ class _Source:
     grey: Grey | None = None
     scale: float = 1.0
     tracks: list[_Track] = field(default_factory=list)
+    followed: list[Followed] | None = None
+    """What is told of them, once somebody has asked for it."""
 
     def size_wh(self) -> tuple[float, float]:
         """The frame's size in its own pixels; without end where no picture is known."""
@@ -184,13 +186,17 @@ class Tracker:
         if source.tracks:
             _move(source, grey, motion, at_ns)
         source.at_ns, source.grey, source.scale = at_ns, grey, scale
-        source.tracks = _alive(source)
+        source.tracks, source.followed = _alive(source), None
         return self.tracks(key)
 
     def tracks(self, key: Key) -> list[Followed]:
         """A source's tracks as of its newest frame, those out of sight too, oldest first."""
         source = self._sources.get(key)
-        return [] if source is None else _followed(source.tracks, source)
+        if source is None:
+            return []
+        if source.followed is None:
+            source.followed = _followed(source.tracks, source)
+        return source.followed
 
     def associate(
         self,
@@ -216,7 +222,7 @@ class Tracker:
         if source is None or not 0 <= at_ns - source.at_ns <= GONE_AFTER_S * 1e9:
             source = self._sources[key] = _Source(at_ns)
         source.at_ns = at_ns
-        source.tracks = _alive(source)
+        source.tracks, source.followed = _alive(source), None
         found = np.array([region.polygon for region in regions], np.float64).reshape(-1, 4, 2)
         known = source.tracks
         pairs = _pairs(found, source)
@@ -275,6 +281,7 @@ class Tracker:
             source.tracks = [
                 track for track in source.tracks if not is_left_out(to_polygon(_in_frame(track.corners, source)))
             ]
+            source.followed = None
 
     def follow(self, info: FrameInfo, regions: list[Region]) -> list[Region]:
         """The regions of a frame with their tracks' ids, where nothing is followed between the frames.

@@ -18,6 +18,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -59,7 +60,7 @@ RESTLESS_S = 0.3
 after what was sent before it."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """One look at a line.
 
@@ -72,6 +73,11 @@ class View:
     score: float
     descriptor: Descriptor
     is_whole: bool = True
+
+    @cached_property
+    def patterns(self) -> _Patterns:
+        """What the next views are held against, but for a margin."""
+        return _Patterns(_inner(self.descriptor))
 
 
 class Look(Enum):
@@ -165,13 +171,15 @@ def news(known: View, view: View) -> float:
         return 0.0
     if stretch < 1 and not view.is_whole:
         inner = _inner(new)
-        return _unexplained(_place_of(inner, old), inner)
+        place = _place_of(inner, old)
+        return 0.0 if _is_alike(place, inner) else _Patterns(place).unexplained(inner)
     if not 1 / MAX_STRETCH <= stretch <= MAX_STRETCH:
         return 1.0
     if new.shape != old.shape:
         new = np.asarray(cv2.resize(new, (old.shape[1], ROWS), interpolation=cv2.INTER_LINEAR), np.float32)
     inner = _inner(old)
-    return _unexplained(inner, _place_of(inner, new))
+    place = _place_of(inner, new)
+    return 0.0 if _is_alike(inner, place) else known.patterns.unexplained(place)
 
 
 def sharpness(grey: NDArray[np.uint8]) -> float:
@@ -242,33 +250,48 @@ def _place_of(inner: Descriptor, whole: Descriptor) -> Descriptor:
     return whole[y : y + inner.shape[0], x : x + inner.shape[1]]
 
 
-def _unexplained(old: Descriptor, new: Descriptor) -> float:
-    """The largest share of the new picture's variance, in any window, that is no sum of the old one's patterns."""
+class _Patterns:
+    """The patterns of which sums are made: a picture, its slopes and its curvature, and how alike they are."""
+
+    __slots__ = ("inverse", "old", "patterns", "step", "width")
+
+    def __init__(self, old: Descriptor) -> None:
+        self.old = old
+        self.width = min(LETTER_COLUMNS, old.shape[1])
+        self.step = max(self.width // 4, 1)
+        self.patterns = np.stack(
+            [
+                np.ones_like(old),
+                old,
+                cv2.Sobel(old, cv2.CV_32F, 1, 0, scale=1 / 8),
+                cv2.Sobel(old, cv2.CV_32F, 0, 1, scale=1 / 8),
+                cv2.Laplacian(old, cv2.CV_32F),
+            ]
+        )
+        # (P, P, w): sums over columns first, then over windows.
+        squares = _windows(np.einsum("prc,qrc->pqc", self.patterns, self.patterns), self.width)[..., :: self.step]
+        matrix = squares.transpose(2, 0, 1) + 1e-3 * self.width * old.shape[0] * np.eye(len(self.patterns))
+        self.inverse = np.linalg.inv(matrix)
+
+    def unexplained(self, new: Descriptor) -> float:
+        """The largest share of a new picture's variance, in any window, that is no sum of these."""
+        width, step, count = self.width, self.step, self.width * self.old.shape[0]
+        along = _windows(np.einsum("prc,rc->pc", self.patterns, new), width)[..., ::step].T
+        energy = _windows((new * new).sum(axis=0), width)[::step]
+        total = _windows(new.sum(axis=0), width)[::step]
+        explained = np.einsum("wp,wpq,wq->w", along, self.inverse, along)
+        left = np.maximum((energy - explained) / count - NOISE_VARIANCE, 0.0)
+        variance = energy / count - (total / count) ** 2
+        return float(np.clip(left / np.maximum(variance, QUIET_SHARE * new.var() + NOISE_VARIANCE), 0, 1).max())
+
+
+def _is_alike(old: Descriptor, new: Descriptor) -> bool:
+    """Whether they differ by no more than noise in any window.
+
+    Then the best sum leaves no more, which takes ten times as long to tell.
+    """
     width = min(LETTER_COLUMNS, old.shape[1])
-    count = width * old.shape[0]
-    # The best sum leaves no more than the old picture by itself, which is told in a tenth of the time.
-    if _windows(((new - old) ** 2).sum(axis=0), width).max() <= NOISE_VARIANCE * count:
-        return 0.0
-    patterns = np.stack(
-        [
-            np.ones_like(old),
-            old,
-            cv2.Sobel(old, cv2.CV_32F, 1, 0, scale=1 / 8),
-            cv2.Sobel(old, cv2.CV_32F, 0, 1, scale=1 / 8),
-            cv2.Laplacian(old, cv2.CV_32F),
-        ]
-    )
-    step = max(width // 4, 1)
-    # (P, P, w) and (P, w): sums over columns first, then over windows.
-    squares = _windows(np.einsum("prc,qrc->pqc", patterns, patterns), width)[..., ::step]
-    along = _windows(np.einsum("prc,rc->pc", patterns, new), width)[..., ::step]
-    energy = _windows((new * new).sum(axis=0), width)[::step]
-    total = _windows(new.sum(axis=0), width)[::step]
-    matrix = squares.transpose(2, 0, 1) + 1e-3 * count * np.eye(len(patterns))
-    weights = np.linalg.solve(matrix, along.T[..., None])[..., 0]
-    left = np.maximum((energy - (weights * along.T).sum(axis=1)) / count - NOISE_VARIANCE, 0.0)
-    variance = energy / count - (total / count) ** 2
-    return float(np.clip(left / np.maximum(variance, QUIET_SHARE * new.var() + NOISE_VARIANCE), 0, 1).max())
+    return bool(_windows(((new - old) ** 2).sum(axis=0), width).max() <= NOISE_VARIANCE * width * old.shape[0])
 
 
 def _windows(columns: NDArray[np.float32], width: int) -> NDArray[np.float64]:

@@ -18,7 +18,9 @@ by before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -27,8 +29,9 @@ from numpy.typing import NDArray
 
 from detector_consumer.examining import Examination, frame_box, parts_to_examine
 from detector_consumer.gating import Changes, Gate, GateSettings, Tiles
+from detector_consumer.glancing import Glances
 from detector_consumer.masks import is_masked
-from detector_consumer.motion import Grey, Greys, Motion, MotionEstimator, shrink
+from detector_consumer.motion import Grey, Motion
 from detector_consumer.overlays import Overlays
 from detector_consumer.placing import to_region
 from detector_consumer.retracing import Moment, Past, retraced
@@ -83,13 +86,21 @@ class Watch:
     Args:
         settings: of the gate; nothing is read in its masks.
         leaves_out_overlays: whether what the camera writes into its picture is learned, and left out like a mask.
+        aside: one thread, or something like it, that has its part in the work; None: everything is done here.
     """
 
-    def __init__(self, settings: GateSettings | None = None, *, leaves_out_overlays: bool = False) -> None:
+    def __init__(
+        self,
+        settings: GateSettings | None = None,
+        *,
+        leaves_out_overlays: bool = False,
+        aside: Executor | None = None,
+    ) -> None:
         self._gate = Gate(settings)
         self._overlays = Overlays() if leaves_out_overlays else None
         self._masks = self._configured = settings.masks if settings else ()
-        self._motion = MotionEstimator()
+        self._aside = aside
+        self._glances = Glances(aside)
         self._tracker = Tracker()
         self._album = Album()
         self._words: dict[str, _Words] = {}
@@ -97,7 +108,7 @@ class Watch:
         self._first_ns: dict[str, int] = {}
         self._past = Past()
         self._came: dict[str, tuple[Sight, ...]] = {}
-        self._before: Greys | None = None
+        self._is_passed_over = False
         self._info: FrameInfo | None = None
         self._changes: Changes | None = None
         self._asked: _Asked | None = None
@@ -115,13 +126,20 @@ class Watch:
         self._in_sight_before: tuple[FrameInfo | None, list[Followed]] = None, []
 
     def see(
-        self, info: FrameInfo, shown: Picture, *, has_time: bool = True, may_ask: bool = True
+        self,
+        info: FrameInfo,
+        shown: Picture,
+        *,
+        coming: tuple[FrameInfo, Picture] | None = None,
+        has_time: bool = True,
+        may_ask: bool = True,
     ) -> Examination | None:
         """Take in the next frame.
 
         Args:
             info: the frame. One from before the last begins afresh.
             shown: its picture.
+            coming: the frame after it and its picture, where they are there already.
             has_time: whether there is time for the detector, but for what is entirely new; and for reading again.
             may_ask: whether the detector can be asked at all. It never is before it has answered.
 
@@ -131,21 +149,27 @@ class Watch:
         Raises:
             MalformedRecordError: the picture cannot be decoded; then nothing has happened.
         """
-        greys, before = shrink(shown), self._before
-        if before is not None and before.small.shape == greys.small.shape and self._follows(info):
-            motion = self._motion.estimate(before.small, greys.small)
-        else:
-            motion = None
+        greys, motion, is_unchanged = self._glances.take(info, shown)
+        # What the detector has found meanwhile goes the way to the newest frame; where it has failed it is asked again.
+        is_settled = self._asked is None and not self._has_answer and self._examined_at_ns is not None
+        self._is_passed_over = is_unchanged and is_settled
         if self._info is None:
             self._followed_since_ns = info.captured_at_ns
-        self._before, self._info, self._has_time = greys, info, has_time
+        self._info, self._has_time = info, has_time
+        if self._is_passed_over:
+            if coming is not None:
+                self._glances.expect(*coming)
+            return None
+        gate = self._begin(partial(self._gate.look, greys, motion, info.captured_at_ns))
+        if coming is not None:
+            self._glances.expect(*coming)
         step = _Step(greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
         known = self._tracker.advance(_KEY, *step)
+        changes = gate()
         if self._overlays is not None:
             known = self._without_overlays(self._overlays, step, known, shown.size_wh())
         in_sight = [track.polygon for track in known if track.is_visible]
         self._past.note(info, step.grey, step.scale, motion, np.array(in_sight).reshape(-1, 4, 2))
-        changes = self._gate.look(greys, motion, info.captured_at_ns)
         self._changes = changes.unexplained_by(in_sight)
         if motion is None:
             self._examined_at_ns = self._asked = None
@@ -210,6 +234,10 @@ class Watch:
         if self._asked is not None and self._asked.examination is examination:
             self._asked = self._examined_at_ns = None
 
+    def _begin(self, look: Callable[[], Changes]) -> Callable[[], Changes]:
+        """Begin something that goes on beside this; what is given back waits for it."""
+        return look if self._aside is None else self._aside.submit(look).result
+
     def _ask(self, shown: Picture, parts: Sequence[Box], in_sight: Sequence[Polygon]) -> Examination:
         assert self._changes is not None
         examination = Examination(shown.array(), parts, self._masks, in_sight)
@@ -235,6 +263,10 @@ class Watch:
         """
         info = self._info
         assert info is not None
+        if self._is_passed_over and not is_last:
+            # Lines were seen in it where they were in the one before.
+            self._in_sight_before = info, self._in_sight_before[1]
+            return [self._crops(info, detector, (), picture=shown)]
         known, size_wh = self._tracker.tracks(_KEY), shown.size_wh()
         # A line may move into a mask, too.
         in_sight = _ordered(
@@ -309,9 +341,6 @@ class Watch:
         for tracker in [self._tracker, *([self._asked.tracker] if self._asked else [])]:
             tracker.forget(_KEY, lambda polygon: is_masked(polygon, overlays.zones, size_wh))
         return self._tracker.tracks(_KEY)
-
-    def _follows(self, info: FrameInfo) -> bool:
-        return self._info is None or info.captured_at_ns >= self._info.captured_at_ns
 
     def _to_examine(self, size_wh: tuple[int, int]) -> list[Box]:
         assert self._changes is not None

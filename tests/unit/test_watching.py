@@ -15,6 +15,7 @@ from ocrstream_test_engines import BlocksDetector, make_picture
 
 from detector_consumer import stage as stage_module
 from detector_consumer import tracking
+from detector_consumer.glancing import FOLLOW_AFTER_S
 from detector_consumer.retracing import MOMENT_S
 from detector_consumer.stage import DetectorStage
 from detector_consumer.watching import (
@@ -173,6 +174,41 @@ def test_a_text_is_there_until_the_frame_before_another_one_stands_there_or_none
     assert spans["Gate C34"][0] == pytest.approx(2.9, abs=LOOK_AFTER_S + 2 * FRAME_S)
     assert spans["Gate C34"][1] == pytest.approx(4.1 - FRAME_S, abs=1.5 * FRAME_S)
     assert spans["Exit"][1] == pytest.approx(6 - FRAME_S, abs=1e-3)
+
+
+def test_frames_that_show_nothing_new_are_passed_over_and_count_as_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[float] = []
+    advance = tracking.Tracker.advance
+
+    def noted(tracker: tracking.Tracker, *step: Any) -> Any:
+        followed.append(step[-1] / 1e9)
+        return advance(tracker, *step)
+
+    monkeypatch.setattr(tracking.Tracker, "advance", noted)
+    rig = Rig()
+    rig.show([*still(1, 3, GATE, EXIT, noise=2), *still(3, 4, EXIT, noise=2)])
+    rig.finish()
+    assert len(followed) < 90 / 2
+    assert max(np.diff(followed)) < FOLLOW_AFTER_S + 1.5 * FRAME_S
+    # The frame before the one in which a text has gone was passed over.
+    assert not any(3 - 1.5 * FRAME_S < at < 3 - 0.5 * FRAME_S for at in followed)
+    last = {a.text: a.last_at_ns / 1e9 for texts in rig.read() for a in texts.appearances}
+    assert last["Gate B12"] == pytest.approx(3 - FRAME_S, abs=0.1 * FRAME_S)
+
+
+def test_a_batch_with_a_thread_beside_says_what_frames_say_one_by_one() -> None:
+    def moving() -> list[Frame]:
+        places = [(40.0 + max(number - 10, 0), 30.0, 240.0 + max(number - 10, 0), 74.0) for number in range(45)]
+        shown = [frame(1 + number * FRAME_S, (GATE[0], place), EXIT) for number, place in enumerate(places)]
+        return [each for pair in zip(shown, still(1, 2.5, EXIT, source_id="other"), strict=True) for each in pair]
+
+    alone = Rig()
+    alone.show(moving())
+    together = Rig(beside=ThreadPoolExecutor(max_workers=1))
+    frames = moving()
+    for start in range(0, len(frames), 7):
+        together.told += together.stage.handle(frames[start : start + 7])
+    assert sorted(as_told(together.told)) == sorted(as_told(alone.told))
 
 
 def test_a_text_that_has_changed_after_a_long_time_is_soon_read_again() -> None:
