@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from detector_consumer import tracking
+from detector_consumer import glancing, tracking
+from detector_consumer.asking import Asking
 from detector_consumer.examining import frame_box
 from detector_consumer.gating import Changes
 from detector_consumer.views import Album, Look
@@ -25,10 +26,17 @@ from recognizer_consumer.consensus import Consensus, Voted
 
 
 def _without_gate(stack: ExitStack) -> None:
-    def whole(_watch: Watch, size_wh: tuple[int, int]) -> list[Box]:
+    def whole(
+        _asking: Asking, _changes: Changes, _known: Any, size_wh: tuple[int, int], *_: Any, **__: Any
+    ) -> list[Box]:
         return [frame_box(size_wh)]
 
-    stack.enter_context(patch.object(Watch, "_to_examine", whole))
+    stack.enter_context(patch.object(Asking, "parts", whole))
+    _without_passing_over(stack)
+
+
+def _without_passing_over(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(glancing, "is_unchanged", lambda *_: False))
 
 
 def _without_following(stack: ExitStack) -> None:
@@ -44,6 +52,7 @@ def _without_following(stack: ExitStack) -> None:
 def _without_cache(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Album, "look", lambda *_: Look.CHANGED))
     stack.enter_context(patch.object(Watch, "_is_time_to_look", lambda _watch: True))
+    _without_passing_over(stack)
 
 
 def _without_voting(stack: ExitStack) -> None:

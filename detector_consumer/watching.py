@@ -23,10 +23,9 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from detector_consumer.asking import Asking
 from detector_consumer.examining import Examination, frame_box, parts_to_examine
 from detector_consumer.gating import Changes, Gate, GateSettings, Tiles
 from detector_consumer.glancing import Glances
@@ -44,17 +43,6 @@ from ocrstream.messages import Crop, Crops, FrameInfo, Region, Sight
 from ocrstream.models import Detector, Margin, TextLine
 from ocrstream.models.ordering import in_reading_order
 from ocrstream.picture import Picture
-
-EXAMINE_AFTER_S, EXAMINE_IDLE_S = 0.3, 1.0
-"""The detector is not asked again sooner, however much changes: text has to stand a while to be read by anybody. While
-it finds nothing new where something changes (somebody walks by, trees move, a clock ticks) it is asked less and less
-often of that."""
-
-VAIN_TILES = 2
-"""Changes so near to where nothing new was found are more of the same."""
-
-EXAMINE_LOST_S = 0.1
-"""But so soon, once, where a line is seen no more: another one is likely in its place."""
 
 LOOK_AFTER_S = 0.1
 """So often lines in sight are held against what was sent of them."""
@@ -108,16 +96,12 @@ class Watch:
         self._first_ns: dict[str, int] = {}
         self._past = Past()
         self._came: dict[str, tuple[Sight, ...]] = {}
-        self._is_passed_over = False
+        self._has_rested = self._is_passed_over = False
         self._info: FrameInfo | None = None
         self._changes: Changes | None = None
+        self._asking = Asking()
         self._asked: _Asked | None = None
         self._has_answer = False
-        self._examined_at_ns: int | None = None
-        self._examine_wait_s = EXAMINE_AFTER_S
-        self._in_vain: NDArray[np.uint8] | None = None
-        self._in_sight_then: set[str] = set()
-        self._found_then: set[str] = set()
         self._come_in_last: set[str] = set()
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
@@ -151,8 +135,8 @@ class Watch:
         """
         greys, motion, is_unchanged = self._glances.take(info, shown)
         # What the detector has found meanwhile goes the way to the newest frame; where it has failed it is asked again.
-        is_settled = self._asked is None and not self._has_answer and self._examined_at_ns is not None
-        self._is_passed_over = is_unchanged and is_settled
+        is_settled = self._asked is None and not self._has_answer and not self._asking.begins
+        self._has_rested, self._is_passed_over = self._is_passed_over, is_unchanged and is_settled
         if self._info is None:
             self._followed_since_ns = info.captured_at_ns
         self._info, self._has_time = info, has_time
@@ -172,10 +156,12 @@ class Watch:
         self._past.note(info, step.grey, step.scale, motion, np.array(in_sight).reshape(-1, 4, 2))
         self._changes = changes.unexplained_by(in_sight)
         if motion is None:
-            self._examined_at_ns = self._asked = None
+            self._begin_anew()
         if self._asked is not None:
             self._asked.since.append(step)
-        elif may_ask and (parts := self._to_examine(shown.size_wh())):
+        elif may_ask and (
+            parts := self._asking.parts(self._changes, known, shown.size_wh(), info.captured_at_ns, has_time=has_time)
+        ):
             return self._ask(shown, parts, in_sight)
         return None
 
@@ -209,14 +195,10 @@ class Watch:
         regions = [Region(number, line.polygon, line.score) for number, line in enumerate(examination.lines)]
         tracks = tracker.associate(_KEY, frame_id, regions, asked.at_ns, examination.holds)
         news = [track for track in tracks if track.track_id.startswith(frame_id)]
-        if news:
-            self._examine_wait_s, self._in_vain = EXAMINE_AFTER_S, None
-        else:
-            self._examine_wait_s = min(1.5 * self._examine_wait_s, EXAMINE_IDLE_S)
-            self._note_in_vain(asked.tiles)
+        self._asking.answered(asked.tiles, [track.track_id for track in tracks], is_news=bool(news))
+        if not news:
             self._gate.in_vain()
         self._came |= asked.trace(news)
-        self._found_then = {track.track_id for track in tracks}
         for track, line in zip(tracks, examination.lines, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
             is_all_of_it = polygon_shift(line.polygon, track.polygon) < polygon_size_wh(line.polygon)[1]
@@ -232,7 +214,11 @@ class Watch:
     def unanswered(self, examination: Examination) -> None:
         """Take note that the detector failed: the next frame is looked at as a whole."""
         if self._asked is not None and self._asked.examination is examination:
-            self._asked = self._examined_at_ns = None
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._asked = None
+        self._asking.begin_anew()
 
     def _begin(self, look: Callable[[], Changes]) -> Callable[[], Changes]:
         """Begin something that goes on beside this; what is given back waits for it."""
@@ -242,9 +228,7 @@ class Watch:
         assert self._changes is not None
         examination = Examination(shown.array(), parts, self._masks, in_sight)
         self._asked = _Asked(examination, self._changes.tiles, self._past.moments(), self._tracker.copy(), [])
-        self._examined_at_ns = self._at_ns()
-        self._found_then = set()
-        self._in_sight_then = {track.track_id for track in self._tracker.tracks(_KEY) if track.is_visible}
+        self._asking.asked(self._at_ns(), [track.track_id for track in self._tracker.tracks(_KEY) if track.is_visible])
         # What changes from now on is to be looked at next time.
         self._note_examined(examination)
         return examination
@@ -342,52 +326,12 @@ class Watch:
             tracker.forget(_KEY, lambda polygon: is_masked(polygon, overlays.zones, size_wh))
         return self._tracker.tracks(_KEY)
 
-    def _to_examine(self, size_wh: tuple[int, int]) -> list[Box]:
-        assert self._changes is not None
-        whole = frame_box(size_wh)
-        if self._examined_at_ns is None:
-            return [whole]
-        known = self._tracker.tracks(_KEY)
-        in_sight = [track for track in known if track.is_visible]
-        # The rest of a line that the frame's edge cut off when it was found.
-        come_in = [track.polygon for track in in_sight if track.has_come_in]
-        out_of_sight = [track for track in known if not track.is_visible]
-        is_lost = any(track.track_id in self._in_sight_then for track in out_of_sight)
-        # What was found and not taken for what it is has not changed since.
-        mistaken = [
-            track.polygon for track in out_of_sight if track.track_id in self._found_then and not track.is_covered
-        ]
-        if is_lost or mistaken:
-            wait_s = EXAMINE_LOST_S
-        elif come_in or self._is_elsewhere():
-            wait_s = EXAMINE_AFTER_S
-        else:
-            wait_s = self._examine_wait_s
-        if not self._has_time or self._at_ns() - self._examined_at_ns < wait_s * 1e9:
-            return []
-        doubted = [track.polygon for track in in_sight if track.is_doubted]
-        return parts_to_examine(
-            self._changes, [*come_in, *doubted, *mistaken], [track.polygon for track in in_sight], whole
-        )
-
-    def _note_in_vain(self, tiles: Tiles) -> None:
-        """Take note that nothing new was found where something has changed."""
-        size = 2 * VAIN_TILES + 1
-        grown = np.asarray(cv2.dilate(tiles.astype(np.uint8), np.ones((size, size), np.uint8)), np.uint8)
-        self._in_vain = grown if self._in_vain is None or self._in_vain.shape != grown.shape else self._in_vain | grown
-
-    def _is_elsewhere(self) -> bool:
-        """Whether anything has changed where nothing was looked for in vain of late."""
-        assert self._changes is not None
-        tiles = self._changes.tiles
-        if self._in_vain is None or self._in_vain.shape != tiles.shape:
-            return bool(tiles.any())
-        return bool((tiles & (self._in_vain == 0)).any())
-
     def _is_time_to_look(self) -> bool:
         assert self._info is not None
         at_ns = self._info.captured_at_ns
-        if not self._has_answer and 0 <= at_ns - self._looked_at_ns < LOOK_AFTER_S * 1e9:
+        # After frames that were passed over something may have changed just now.
+        is_soon = 0 <= at_ns - self._looked_at_ns < LOOK_AFTER_S * 1e9 and not self._has_rested
+        if is_soon and not self._has_answer:
             return False
         self._looked_at_ns, self._has_answer = at_ns, False
         return True

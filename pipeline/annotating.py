@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from detector_consumer.asking import EXAMINE_AFTER_S
 from detector_consumer.gating import Gate, GateSettings, draw
 from detector_consumer.motion import Greys, MotionEstimator, shrink
 from detector_consumer.overlays import Overlays
-from detector_consumer.watching import EXAMINE_AFTER_S
 from ocrstream.by_source import of_source
 from ocrstream.config import (
     Configuration,

@@ -122,6 +122,7 @@ class OpenAppearance:
         is_at_edge: whether it was seen at the frame's edge since it was read last.
         comes_in: whether the frame's edge has ever cut it off before it was read twice: more of it may come in.
         less: what was read of it last, where that was less than stands there.
+        in_part_until_ns: until when what is less of it is all that can be seen of it.
         waiting: a reading that differs; what follows tells whether it was a misreading or another text.
         clearest: the best view's score.
         tallest_px: how high the line was at most where it was read.
@@ -146,6 +147,7 @@ class OpenAppearance:
     is_at_edge: bool = False
     comes_in: bool = False
     less: str | None = None
+    in_part_until_ns: int = 0
     waiting: Waiting | None = None
     sent: tuple[str, str] | None = None
     sent_at_ns: int = 0
@@ -220,6 +222,14 @@ class OpenAppearance:
         """When its place was last seen, whatever it said."""
         return (self.waiting.trail if self.waiting else self.trail).last.captured_at_ns
 
+    def is_in_part(self, info: FrameInfo) -> bool:
+        """Whether only a part of it can be seen in a frame: its place is then not the part's."""
+        return info.captured_at_ns < self.in_part_until_ns
+
+    def see(self, info: FrameInfo, polygon: Polygon) -> None:
+        """Take note of where it is seen."""
+        self.trail.see(info, self.trail.polygon if self.is_in_part(info) else polygon)
+
     def touch_edge(self) -> None:
         """Take note that the frame's edge may cut the line off, where it is not known already what it says."""
         self.is_at_edge = True
@@ -243,7 +253,7 @@ class OpenAppearance:
 
     def add(self, info: FrameInfo, line: Sighting) -> None:
         """Count a reading."""
-        self.is_at_edge, self.less = False, None
+        self.is_at_edge, self.less, self.in_part_until_ns = False, None, 0
         self.trail.see(info, line.region.polygon)
         self.readings += 1
         self.consensus.add(line.text, line.confidence, line.characters, line.view)

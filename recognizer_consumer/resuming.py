@@ -60,6 +60,10 @@ TAKEN_UP_S = 5.0
 """What was in view goes on if it is seen again so soon after looking has begun again: a detector needs a while to find
 everything. What comes later comes anew."""
 
+IN_PART_S = 30.0
+"""What is less of a text is all that can be seen of it for so long after looking has begun again: somebody may stand
+before it."""
+
 FRESH_S = 5.0
 """Sources that come one after the other, as after a rebalance, are served by one look at the topic."""
 
@@ -133,6 +137,17 @@ def stands_at(polygon: Polygon, line: Sighting) -> bool:
     return _whole_shift_px(polygon, line) is not None
 
 
+def is_in_part(text: str, polygon: Polygon, line: Sighting) -> bool:
+    """Whether a line says what a text begins or ends with, where that text begins or ends."""
+    part, whole = folded_text(line.text), folded_text(text)
+    return 0 < len(part) < len(whole) and is_part(part, whole) and bool(_end_shifts_px(polygon, line))
+
+
+def _end_shifts_px(polygon: Polygon, line: Sighting, far_px: float = 0.0) -> list[float]:
+    """How far those ends of a line are from where they should be that may be there."""
+    return [shift for end in _ENDS if (shift := _shift_px(polygon, line, end, far_px)) is not None]
+
+
 def _expected(appearance: Appearance, at_ms: float) -> list[tuple[Polygon, float]]:
     """Where a text may be at a time: where it was last, and where it is if it has moved on; and how far it has then."""
     path = appearance.path
@@ -156,8 +171,7 @@ def _shift_of_like_px(polygon: Polygon, appearance: Appearance, line: Sighting, 
     short, long = sorted((folded_text(line.text), folded_text(appearance.text)), key=len)
     if 3 <= len(short) < len(long) and is_part(short, long):
         # More of a line is read that comes in, or less of one that leaves: one of its ends is where it was.
-        found = [shift for end in _ENDS if (shift := _shift_px(polygon, line, end, far_px)) is not None]
-        return min(found, default=None)
+        return min(_end_shifts_px(polygon, line, far_px), default=None)
     if not are_alike(line.text, appearance.text) and (line.confidence >= SURE or is_unlike(line.text, appearance.text)):
         return None
     return _whole_shift_px(polygon, line, far_px)

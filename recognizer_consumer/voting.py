@@ -41,7 +41,7 @@ from ocrstream.storage.superseding import track_of
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting
 from recognizer_consumer.calibration import Calibration, calibration_of
 from recognizer_consumer.comparing import LIKELY, Correction, Growth, correction, growth, is_another, stood_alone
-from recognizer_consumer.resuming import Lost, Recall, nothing_is_known, stands_at
+from recognizer_consumer.resuming import IN_PART_S, Lost, Recall, is_in_part, nothing_is_known, stands_at
 
 REFRESH_S = 1.0
 HELD_S = 0.2
@@ -162,7 +162,7 @@ class Ballot:
             sighting = line if isinstance(line, Sighting) else Sighting(line.region, line.text, line.confidence)
             track_id = source.known_as.get(line.region.track_id, line.region.track_id)
             if track_id not in source.votes:
-                track_id = self._resume(source, track_id, info, sighting, out_of_view)
+                track_id = self._resume(source, track_id, info, sighting, in_view, out_of_view)
             yield from _count(source, track_id, info, sighting)
 
     def _resume(
@@ -171,6 +171,7 @@ class Ballot:
         track_id: str,
         info: FrameInfo,
         line: Sighting,
+        in_view: Collection[str | None],
         out_of_view: Callable[[], Mapping[str, Sequence[str]]],
     ) -> str:
         """Let a text go on that is in view again, or under a new name; the track that a line is counted for."""
@@ -184,8 +185,13 @@ class Ballot:
             trail = source.unread.get(track_id) or Trail.begin(info, line.region.polygon, line.before)
             seen_first = replace(line, region=replace(line.region, polygon=trail.path[0][1]))
             if line.fresh:
+                taken = {known_as for track, known_as in source.known_as.items() if track in in_view}
                 for other in out_of_view().get(folded_text(line.text), ()):
-                    if other not in source.known_as.values() and stands_at(source.votes[other].trail.polygon, line):
+                    if other not in taken and stands_at(source.votes[other].trail.polygon, line):
+                        known = other
+                # On the other side of who stands before it.
+                for other, vote in source.votes.items():
+                    if vote.is_in_part(info) and is_in_part(vote.winner().text, vote.trail.polygon, line):
                         known = other
                 if known is None:
                     last_words = source.lost.take_like(seen_first, trail.first)
@@ -197,6 +203,8 @@ class Ballot:
             source.votes[known] = vote = OpenAppearance.resumed(last_words, info, source.calibration, source.patterns)
             if _is_at_edge(info, last_words.path[-1][1]):
                 vote.touch_edge()
+            if line.fresh and is_in_part(last_words.text, vote.trail.polygon, line):
+                vote.in_part_until_ns = info.captured_at_ns + round(IN_PART_S * 1e9)
             self._told_of.add(last_words.track_id)
         if known is None or known == track_id:
             return track_id
@@ -309,13 +317,14 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
     grown = growth(vote, info, line)
     if grown is Growth.LESS:
         is_said_again = vote.less is not None and are_alike(vote.less, line.text)
-        if is_said_again and not line.is_changed and not vote.is_at_edge and line.confidence >= LIKELY:
+        may_be_all = not line.is_changed and not vote.is_at_edge and not vote.is_in_part(info)
+        if is_said_again and may_be_all and line.confidence >= LIKELY:
             # In a picture that rests.
             vote.waiting = Waiting(line, Trail.begin(info, line.region.polygon))
             return _replace(source, track_id, vote, vote.waiting)
         # What is left of a line that leaves says nothing new, nor does a piece that is found of it for a moment.
         vote.less = line.text
-        vote.trail.see(info, line.region.polygon)
+        vote.see(info, line.region.polygon)
     elif grown is Growth.MORE:
         vote.grow(info, line)
     elif vote.agrees(line.text):
@@ -345,7 +354,7 @@ def _hold(source: _Source, track_id: str, vote: OpenAppearance, info: FrameInfo,
     """Take note of a line that is there as last read; the appearance that has ended, where it is thereby steady."""
     waiting = vote.waiting
     if waiting is None:
-        vote.trail.see(info, line.region.polygon)
+        vote.see(info, line.region.polygon)
         if vote.before is not None and _has_held(vote.before[0], info):
             vote.settle(vote.before[1])
         return []

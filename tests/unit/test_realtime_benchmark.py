@@ -14,6 +14,8 @@ from benchmarks.clips import Clip, Layer, SeenWord, Word, write_clip
 from benchmarks.pairs import appearances, frame_ms, linked, missed_pairs, pairs, said_at, said_words
 from benchmarks.parts import PARTS, without
 from benchmarks.realtime import Readings, find_clips, main, read_with_ocrstream, read_with_rapidocr
+from detector_consumer import glancing
+from detector_consumer.asking import Asking
 from detector_consumer.views import Album, View
 from detector_consumer.watching import Watch
 from ocrstream.geometry import Polygon, box_polygon
@@ -206,7 +208,14 @@ def test_without_the_cache_every_view_is_wanted() -> None:
 @pytest.mark.parametrize("part", [*PARTS, None])
 def test_a_part_is_back_when_it_was_left_out(part: str | None) -> None:
     def all_of_them() -> list[object]:
-        return [Watch._to_examine, Watch._is_time_to_look, Album.look, Consensus.add, Consensus.voted]
+        return [
+            Asking.parts,
+            vars(glancing)["is_unchanged"],
+            Watch._is_time_to_look,
+            Album.look,
+            Consensus.add,
+            Consensus.voted,
+        ]
 
     before = all_of_them()
     with without(part):

@@ -18,7 +18,7 @@ from ocrstream.storage.superseding import track_of
 from ocrstream.transport.memory import MemoryTransport
 from ocrstream.wire import encode
 from recognizer_consumer.appearing import Sighting
-from recognizer_consumer.resuming import TAKEN_UP_S, Recall, StoreRecall, TopicRecall, nothing_is_known
+from recognizer_consumer.resuming import IN_PART_S, TAKEN_UP_S, Recall, StoreRecall, TopicRecall, nothing_is_known
 from recognizer_consumer.voting import Ballot
 from tests.documents import DETECTOR, RECOGNIZER
 
@@ -66,6 +66,14 @@ class Watching:
             (track_of(a), a.text, round(a.first_at_ns / 1e9 - NOW_S, 1), round(a.last_at_ns / 1e9 - NOW_S, 1))
             for a in self.last_words.values()
         ]
+
+
+def spans_of(watching: Watching) -> list[tuple[str, str, float, float]]:
+    """What was said until now of what is still in view."""
+    return [
+        (each.track_id, each.text, each.first_at_ns / 1e9 - NOW_S, each.last_at_ns / 1e9 - NOW_S)
+        for each in watching.last_words.values()
+    ]
 
 
 def test_a_recogniser_that_is_started_again_goes_on_with_what_is_in_view() -> None:
@@ -309,6 +317,40 @@ def test_of_a_line_that_comes_in_more_is_read_afterwards() -> None:
     unread = seen("n1", where=ticker(330.0, 640.0))
     watching.show(0.1, (unread,), (seen("n1", "STORM WARNING FOR THE COAST", where=ticker(130.0, 620.0)),))
     assert watching.spans() == [("t1", "STORM WARNING FOR THE COAST", 0.0, 0.2)]
+
+
+LEFT, RIGHT = box_polygon(40.0, 200.0, 180.0, 244.0), box_polygon(240.0, 200.0, 300.0, 244.0)
+"""What of `BOARD` can be seen beside somebody who stands before it."""
+
+
+def test_what_can_be_seen_of_a_line_beside_somebody_who_stands_before_it_goes_on_as_all_of_it() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "Departs 14:35", where=BOARD),), *[(seen("t1", where=BOARD),)] * 10)
+    watching.start_again()
+    read = seen("n1", "Departs 14", where=LEFT), seen("n2", ":35", where=RIGHT)
+    held = [(seen("n1", where=LEFT), seen("n2", where=RIGHT))] * 5
+    # They are read again and again while the picture rests.
+    watching.show(5, read, *held, read, *held, read, *held, read)
+    assert watching.ballot.said_at(at(6.8), read[0].region) is not None
+    said = {text for _, text, _, _ in spans_of(watching)}
+    assert said == {"Departs 14:35"}
+    whole = seen("n3", "Departs 14:35", where=BOARD)
+    watching.show(7, (whole,), *[(seen("n3", where=BOARD),)] * 5)
+    assert watching.spans() == [("t1", "Departs 14:35", 0.0, 7.5)]
+    (after,) = watching.last_words.values()
+    assert {polygon for _, polygon in after.path} == {BOARD}
+
+
+def test_what_is_less_of_a_line_for_long_after_a_start_is_another_text() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "Departs 14:35", where=BOARD),), *[(seen("t1", where=BOARD),)] * 10)
+    watching.start_again()
+    for second in range(5, 45):
+        watching.show(second, (seen("n1", "Departs 14", where=LEFT),), *[(seen("n1", where=LEFT),)] * 9)
+    (before, later) = watching.spans()
+    assert before[:3] == ("t1", "Departs 14:35", 0.0)
+    assert later[1] == "Departs 14"
+    assert later[2] > 5 + IN_PART_S - 2
 
 
 def test_it_is_asked_what_was_in_view_where_somebody_can_know() -> None:

@@ -15,12 +15,11 @@ from ocrstream_test_engines import BlocksDetector, make_picture
 
 from detector_consumer import stage as stage_module
 from detector_consumer import tracking
+from detector_consumer.asking import EXAMINE_AFTER_S, EXAMINE_LOST_S
 from detector_consumer.glancing import FOLLOW_AFTER_S
 from detector_consumer.retracing import MOMENT_S
 from detector_consumer.stage import DetectorStage
 from detector_consumer.watching import (
-    EXAMINE_AFTER_S,
-    EXAMINE_LOST_S,
     KEEP_AFTER_S,
     LOOK_AFTER_S,
     READ_AGAIN_S,
@@ -194,6 +193,14 @@ def test_frames_that_show_nothing_new_are_passed_over_and_count_as_seen(monkeypa
     assert not any(3 - 1.5 * FRAME_S < at < 3 - 0.5 * FRAME_S for at in followed)
     last = {a.text: a.last_at_ns / 1e9 for texts in rig.read() for a in texts.appearances}
     assert last["Gate B12"] == pytest.approx(3 - FRAME_S, abs=0.1 * FRAME_S)
+
+
+def test_what_changes_after_a_rest_is_sent_at_once() -> None:
+    for rest_s in (2.0, 2.0 + FRAME_S, 2.0 + 2 * FRAME_S):
+        rig = Rig()
+        told = rig.show([*still(1, 1 + rest_s, GATE), *still(1 + rest_s, 5, ("Gate C34", GATE[1]))])
+        changed_at_s = [at_s(crops) for crops in told for crop in crops.crops if crop.pictures and crop.is_changed]
+        assert changed_at_s[1] == round(1 + rest_s, 2)
 
 
 def test_a_batch_with_a_thread_beside_says_what_frames_say_one_by_one() -> None:
