@@ -3,7 +3,8 @@
     python -m benchmarks.realtime CLIPS_DIR [--kinds still …] [--systems ocrstream …] [--every N] [--words] [--save]
     python -m benchmarks.realtime CLIPS_DIR --live SECONDS [--cameras N] [--distributed [--fps N]] [--save]
 
-CLIPS_DIR holds what `benchmarks.clips` makes. What is measured of texts: `benchmarks.pairs`. Beside that, frames a
+CLIPS_DIR holds what `benchmarks.clips` makes. What is measured of texts: `benchmarks.pairs`. Other videos there have no
+labels: of those the number of texts is told, and with ``--words`` what they say. Beside that, frames a
 second, and processor seconds for a second of video: this process and its video decoder, from the first frame to the
 last text; engines are loaded before. One system runs at a time.
 
@@ -169,19 +170,20 @@ class Contest:
         """The figures by clip and system, and those of all clips together."""
         figures: dict[str, dict[str, dict[str, Any]]] = {}
         for video in videos:
-            labels = load_labels(video.with_suffix(".jsonl"))
-            spent_s = math.nan
+            labels = load_labels(labels_of(video)) if labels_of(video).is_file() else None
+            frames, spent_s = count_frames(video) if labels is None else len(labels), math.nan
             for system in self._systems:
-                outcome = self._read(system, video, len(labels), spent_s)
+                outcome = self._read(system, video, frames, spent_s)
                 if system == "ocrstream":
                     spent_s = outcome.cpu_s
                 one = _Sum()
                 one.add(labels, outcome)
-                self._sums.setdefault(system, _Sum()).add(labels, outcome)
+                if labels is not None:
+                    self._sums.setdefault(system, _Sum()).add(labels, outcome)
                 figures.setdefault(video.stem, {})[system] = one.figures()
                 print(_row(video.stem, system, one.figures()), flush=True)
                 if self._shows_words:
-                    print(one.words(), flush=True)
+                    print(one.words() if labels is not None else _texts(outcome.sightings), flush=True)
         figures["all"] = {system: together.figures() for system, together in self._sums.items()}
         for system, together in figures["all"].items():
             print(_row("all", system, together))
@@ -205,19 +207,25 @@ class _Sum:
         self._pairs, self._appearances = Counts(), Counts()
         self._frames, self._wall_s, self._cpu_s = 0, 0.0, 0.0
         self._every: set[int] = set()
+        self._texts: int | None = None
 
-    def add(self, labels: Sequence[Sequence[SeenWord]], outcome: Outcome) -> None:
-        self._pairs += pairs(labels, outcome.said)
-        self._appearances += appearances(labels, outcome.sightings)
-        self._frames += len(labels)
+    def add(self, labels: Sequence[Sequence[SeenWord]] | None, outcome: Outcome) -> None:
+        if labels is None:
+            self._texts = (self._texts or 0) + len(outcome.sightings)
+        else:
+            self._pairs += pairs(labels, outcome.said)
+            self._appearances += appearances(labels, outcome.sightings)
+        self._frames += len(outcome.said)
         self._wall_s += outcome.wall_s
         self._cpu_s += outcome.cpu_s
         self._every.add(outcome.every)
 
     def figures(self) -> dict[str, Any]:
+        of_texts: dict[str, Any] = {"texts": self._texts}
+        if self._texts is None:
+            of_texts = {"pairs": self._pairs.figures(), "appearances": self._appearances.figures()}
         return {
-            "pairs": self._pairs.figures(),
-            "appearances": self._appearances.figures(),
+            **of_texts,
             "frames_per_s": round(self._frames / self._wall_s, 2),
             "cpu_s_per_s": round(self._cpu_s / (self._frames / FPS), 3),
             "every": sorted(self._every),
@@ -234,24 +242,44 @@ HEAD = (
 
 
 def _row(clip: str, system: str, figures: dict[str, Any]) -> str:
-    shares = [figures[of][name] for of in ("pairs", "appearances") for name in ("recall", "precision", "f")]
+    if "texts" in figures:
+        numbers = f"{figures['texts']:34} texts "
+    else:
+        shares = [figures[of][name] for of in ("pairs", "appearances") for name in ("recall", "precision", "f")]
+        numbers = " ".join(f"{share:6.3f}" for share in shares)
     every = "-".join(str(bound) for bound in sorted({figures["every"][0], figures["every"][-1]}))
-    numbers = " ".join(f"{share:6.3f}" for share in shares)
     return f"{clip:12} {system:13} {numbers} {figures['frames_per_s']:8.2f} {figures['cpu_s_per_s']:7.3f} {every:>6}"
 
 
+def _texts(sightings: Sequence[Sighting]) -> str:
+    """What was said of a video, as it can be looked at."""
+    rows = [
+        f"  {each.start_ms / 1000:7.2f} - {each.end_ms / 1000:7.2f} s  {each.confidence:.2f}  {each.text}"
+        for each in sorted(sightings, key=lambda each: each.start_ms)
+    ]
+    return "\n".join(rows)
+
+
+def labels_of(video: Path) -> Path:
+    """Where a clip's labels are, if it has any."""
+    return video.with_suffix(".jsonl")
+
+
+def count_frames(video: Path) -> int:
+    """How many frames a video has."""
+    with av.open(str(video)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
 def find_clips(folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """The clips of these kinds that have labels.
+    """The clips of these kinds that have labels; where all kinds are asked for, then the videos without.
 
     Raises:
         ValueError: there are none.
     """
-    found = [
-        video
-        for kind in kinds
-        for video in sorted(folder.glob(f"{kind}-*.mp4"))
-        if video.with_suffix(".jsonl").is_file()
-    ]
+    found = [video for kind in kinds for video in sorted(folder.glob(f"{kind}-*.mp4")) if labels_of(video).is_file()]
+    if set(kinds) == set(ALL_KINDS):
+        found += [video for video in sorted(folder.glob("*.mp4")) if not labels_of(video).is_file()]
     if not found:
         raise ValueError(
             f"{folder} holds no labelled clip of {', '.join(kinds)}: "

@@ -71,12 +71,13 @@ def folded_text(text: str) -> str:
 
 def are_alike(text: str, other: str) -> bool:
     """Whether two texts are the same when folded, spaces aside: what differs then is what a recogniser confuses."""
+    return folded_letters(text) == folded_letters(other)
+
+
+def folded_letters(text: str) -> str:
+    """What is the same of all texts that are alike."""
     # What has no letter and no digit folds to nothing.
-    return (_letters(text) or text) == (_letters(other) or other)
-
-
-def _letters(text: str) -> str:
-    return "".join(token.folded for token in fold(text))
+    return "".join(token.folded for token in fold(text)) or text
 
 
 _GAP, _WORD, _SINGLE, _MARK = range(4)

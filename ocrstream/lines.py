@@ -23,6 +23,9 @@ NARROW, WIDE = frozenset("iIl1jtfr.,:;'!|()[]-"), frozenset("mwMW@%")
 NARROW_WIDTH, WIDE_WIDTH, SPACE_WIDTH = 0.55, 1.5, 0.6
 """How wide a letter is against the usual one: enough to know about where a space is."""
 
+NEAR = 0.4
+"""Words this near to each other, in line heights, may be one that the detector cut apart."""
+
 REACH = 0.75
 """A gap is looked for this far from where the space should be, in line heights."""
 
@@ -86,6 +89,10 @@ def put_together(
         if reading.confidence < min_confidence:
             continue
         for piece, text, confidence, characters in _words(crop, place, reading):
+            if kept and _are_one_number(kept[-1], text, piece):
+                kept[-1] = _joined(kept[-1], Word(text, piece, _share(confidence)))
+                sureness += characters
+                continue
             kept.append(Word(text, piece, _share(confidence)))
             # Between two words stands a space, as sure as the less sure of its neighbours.
             sureness += [min(sureness[-1], characters[0]), *characters] if sureness else characters
@@ -98,6 +105,25 @@ def put_together(
     if len(words) < 2 and len(readings) == 1:
         sure = readings[0].confidence
     return LineReading(text, _share(sure), tuple(sureness), tuple(kept) if len(kept) > 1 else ())
+
+
+def _are_one_number(before: Word, text: str, place: Polygon) -> bool:
+    """Whether a word goes on with a time, a price or the like, that was cut apart at its point or colon."""
+    end, start = before.text[-2:], text[:2]
+    goes_on = end[-1:].isdigit() and start[:1] in tuple(".,:") and start[1:].isdigit()
+    goes_on = goes_on or (end[:1].isdigit() and end[1:] == ":" and start[:1].isdigit())
+    if not goes_on:
+        return False
+    gap = (np.array(place[0]) + place[3] - before.polygon[1] - before.polygon[2]) / 2
+    return float(np.linalg.norm(gap)) < NEAR * polygon_size_wh(before.polygon)[1]
+
+
+def _joined(before: Word, after: Word) -> Word:
+    """Two words as one."""
+    (a, _, _, d), (_, b, c, _) = before.polygon, after.polygon
+    letters = len(before.text), len(after.text)
+    sure = (before.confidence * letters[0] + after.confidence * letters[1]) / sum(letters)
+    return Word(before.text + after.text, (a, b, c, d), _share(sure))
 
 
 def _words(crop: Image, place: Polygon, reading: Reading) -> Iterator[tuple[Polygon, str, float, list[float]]]:

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ocrstream.by_source import BySource, Pattern, of_source
-from ocrstream.folding import are_alike, folded_text
+from ocrstream.folding import are_alike, folded_letters
 from ocrstream.geometry import Polygon, bounding_box
 from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region, Text
 from ocrstream.storage.superseding import track_of
@@ -186,7 +186,7 @@ class Ballot:
             seen_first = replace(line, region=replace(line.region, polygon=trail.path[0][1]))
             if line.fresh:
                 taken = {known_as for track, known_as in source.known_as.items() if track in in_view}
-                for other in out_of_view().get(folded_text(line.text), ()):
+                for other in out_of_view().get(folded_letters(line.text), ()):
                     if other not in taken and stands_at(source.votes[other].trail.polygon, line):
                         known = other
                 # On the other side of who stands before it.
@@ -265,7 +265,7 @@ def _out_of_view(source: _Source, in_view: Collection[str | None]) -> dict[str, 
     tracks: dict[str, list[str]] = {}
     for track_id, vote in source.votes.items():
         if track_id not in in_view:
-            tracks.setdefault(folded_text(vote.winner().text), []).append(track_id)
+            tracks.setdefault(folded_letters(vote.winner().text), []).append(track_id)
     return tracks
 
 

@@ -58,6 +58,28 @@ def test_words_are_read_one_by_one_and_put_together() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "gap_px", "text"),
+    [
+        ("18", ":59", 2, "18:59"),
+        ("10", ".25", 5, "10.25"),
+        ("10:", "41", 2, "10:41"),
+        ("18", ":59", 12, "18 :59"),
+        ("Zone", ".25", 2, "Zone .25"),
+        ("1,", "2", 2, "1, 2"),
+        ("10", ".", 2, "10 ."),
+    ],
+)
+def test_a_number_that_was_cut_apart_is_one_word(before: str, after: str, gap_px: int, text: str) -> None:
+    line, words = box_polygon(0, 0, 100, 20), (box_polygon(0, 0, 40, 20), box_polygon(40 + gap_px, 0, 100, 20))
+    crops = cut_line(np.zeros((20, 100, 3), dtype=np.uint8), line, words, NO_MARGIN)
+    read = put_together(line, words, crops, [Reading(before, 0.9), Reading(after, 0.6)])
+    assert read is not None
+    assert read.text == text
+    assert len(read.characters) == len(text)
+    assert read.words == () or " ".join(word.text for word in read.words) == text
+
+
 def test_unsure_words_are_left_out_and_a_line_of_none_is_nothing() -> None:
     line, words = box_polygon(0, 0, 100, 20), (box_polygon(0, 0, 40, 20), box_polygon(50, 0, 100, 20))
     crops = cut_line(np.zeros((20, 100, 3), dtype=np.uint8), line, words, NO_MARGIN)

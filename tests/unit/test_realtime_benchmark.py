@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.camera import packets_in_a_loop
-from benchmarks.clips import Clip, Layer, SeenWord, Word, write_clip
+from benchmarks.clips import ALL_KINDS, Clip, Layer, SeenWord, Word, write_clip
 from benchmarks.pairs import appearances, frame_ms, linked, missed_pairs, pairs, said_at, said_words
 from benchmarks.parts import PARTS, without
 from benchmarks.realtime import Readings, find_clips, main, read_with_ocrstream, read_with_rapidocr
@@ -255,6 +255,8 @@ def test_clips_are_found_by_kind_where_they_have_labels(tmp_path: Path) -> None:
     assert [video.name for video in found] == ["ticker-2.mp4", "still-1.mp4"]
     with pytest.raises(ValueError, match="no labelled clip of pan: make some"):
         find_clips(tmp_path, ["pan"])
+    everything = [video.name for video in find_clips(tmp_path, ALL_KINDS)]
+    assert everything == ["still-1.mp4", "ticker-2.mp4", "pan-1.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -289,3 +291,17 @@ def test_labels_judge_rapidocr_end_to_end(
     assert "pairs: recall 1.0, precision 1.0, f 1.0, labelled 30, found 30, said 30, right 30" in shown
     (kept,) = (tmp_path / "rapidocr").iterdir()
     assert len(json.loads(kept.read_text())["lines"]) == 30
+
+
+def test_of_a_video_without_labels_it_is_told_what_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = clip_of(tmp_path, frames=30)
+    made.rename(tmp_path / "hall.mp4")
+    made.with_suffix(".jsonl").unlink()
+    monkeypatch.setattr("benchmarks.realtime.rapidocr", lambda: lambda _picture: [(box_polygon(8, 18, 78, 44), "open")])
+    assert main([str(tmp_path), "--systems", "rapidocr", "--words"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 texts" in shown
+    assert "open" in shown
+    assert "pairs: " not in shown
