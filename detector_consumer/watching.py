@@ -7,8 +7,9 @@
         watch.found(examination)
     crops = watch.tell(detector, shown)            # the lines in sight, and crops of those that say anything new
 
-The gate tells what has changed, the tracker where known lines went, and the album which crops show anything new. All of
-it follows from the frames and their times alone, and can be lost at any time: then all is looked at anew. A frame that
+A glance tells how the camera moved, and that a frame shows what the one before did: that one is passed over. The gate
+tells what has changed, the tracker where known lines went, and the album which crops show anything new. All of it
+follows from the frames and their times alone, and can be lost at any time: then all is looked at anew. A frame that
 came encoded is decoded as a whole only where something has to be looked at or cut out.
 
 What is found in a frame when others have been seen since is taken into account as if it had been known then: the
@@ -144,7 +145,7 @@ class Watch:
             if coming is not None:
                 self._glances.expect(*coming)
             return None
-        gate = self._begin(partial(self._gate.look, greys, motion, info.captured_at_ns))
+        gate = self._beside(partial(self._gate.look, greys, motion, info.captured_at_ns))
         if coming is not None:
             self._glances.expect(*coming)
         step = _Step(greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
@@ -220,7 +221,7 @@ class Watch:
         self._asked = None
         self._asking.begin_anew()
 
-    def _begin(self, look: Callable[[], Changes]) -> Callable[[], Changes]:
+    def _beside(self, look: Callable[[], Changes]) -> Callable[[], Changes]:
         """Begin something that goes on beside this; what is given back waits for it."""
         return look if self._aside is None else self._aside.submit(look).result
 
