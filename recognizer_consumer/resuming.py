@@ -68,6 +68,9 @@ FRESH_S = 5.0
 """Sources that come one after the other, as after a rebalance, are served by one look at the topic."""
 
 
+Path = Sequence[tuple[float, Polygon]]
+"""Where a text was: `(media or capture time in ms, polygon)`, at least one."""
+
 _ShiftPx = Callable[[Polygon, Appearance, Sighting, float], float | None]
 """How far a line is from where a text is expected, which has moved so far; None where it cannot be that text."""
 
@@ -124,7 +127,7 @@ class Lost:
             if (
                 shifts := [
                     shift
-                    for polygon, far_px in _expected(each, info.at_ms)
+                    for polygon, far_px in _expected(each.path, info.at_ms)
                     if (shift := shift_px(polygon, each, line, far_px)) is not None
                 ]
             )
@@ -135,6 +138,11 @@ class Lost:
 def stands_at(polygon: Polygon, line: Sighting) -> bool:
     """Whether a line stands in a place, as far as a camera that shakes tells."""
     return _whole_shift_px(polygon, line) is not None
+
+
+def is_on_its_way(path: Path, line: Sighting, at_ms: float) -> bool:
+    """Whether a line stands at a time where a text was last, or where that is by then if it has moved on."""
+    return any(_whole_shift_px(polygon, line, far_px) is not None for polygon, far_px in _expected(path, at_ms))
 
 
 def is_in_part(text: str, polygon: Polygon, line: Sighting) -> bool:
@@ -148,9 +156,8 @@ def _end_shifts_px(polygon: Polygon, line: Sighting, far_px: float = 0.0) -> lis
     return [shift for end in _ENDS if (shift := _shift_px(polygon, line, end, far_px)) is not None]
 
 
-def _expected(appearance: Appearance, at_ms: float) -> list[tuple[Polygon, float]]:
+def _expected(path: Path, at_ms: float) -> list[tuple[Polygon, float]]:
     """Where a text may be at a time: where it was last, and where it is if it has moved on; and how far it has then."""
-    path = appearance.path
     places = [(polygon_at(path, at_ms), 0.0)]
     end_ms = path[-1][0]
     speed = np.subtract(path[-1][1], polygon_at(path, end_ms - SPEED_MS)) / SPEED_MS

@@ -41,7 +41,7 @@ from ocrstream.storage.superseding import track_of
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting
 from recognizer_consumer.calibration import Calibration, calibration_of
 from recognizer_consumer.comparing import LIKELY, Correction, Growth, correction, growth, is_another, stood_alone
-from recognizer_consumer.resuming import IN_PART_S, Lost, Recall, is_in_part, nothing_is_known, stands_at
+from recognizer_consumer.resuming import IN_PART_S, Lost, Recall, is_in_part, is_on_its_way, nothing_is_known
 
 REFRESH_S = 1.0
 HELD_S = 0.2
@@ -187,7 +187,8 @@ class Ballot:
             if line.fresh:
                 taken = {known_as for track, known_as in source.known_as.items() if track in in_view}
                 for other in out_of_view().get(folded_letters(line.text), ()):
-                    if other not in taken and stands_at(source.votes[other].trail.polygon, line):
+                    path = source.votes[other].trail.points()
+                    if other not in taken and is_on_its_way(path, seen_first, trail.first.at_ms):
                         known = other
                 # On the other side of who stands before it.
                 for other, vote in source.votes.items():

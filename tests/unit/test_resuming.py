@@ -177,6 +177,16 @@ def test_a_line_that_has_moved_on_meanwhile_goes_on(way_px: int) -> None:
     assert [span[:2] for span in watching.spans()] == [("t1", "VAN 4821")] + [("t2", "VAN 4821")] * (not is_it)
 
 
+@pytest.mark.parametrize("way_px", [0, 100])
+def test_a_line_that_comes_out_from_behind_something_on_its_way_goes_on(way_px: int) -> None:
+    watching = Watching()
+    watching.show(0, *driving("t1", 0, 1.5), *[()] * 8)
+    watching.show(2.3, *driving("t2", 2.3 + way_px / 90, 3.0 + way_px / 90))
+    spans = watching.spans()
+    assert spans[0] == ("t1", "VAN 4821", 0.0, 1.4 if way_px else 2.9)
+    assert len(spans) == (2 if way_px else 1)
+
+
 def test_more_is_read_of_a_line_that_has_come_in_meanwhile() -> None:
     watching = Watching()
     coming = [box_polygon(440.0 - 20 * n, 200.0, 640.0, 244.0) for n in range(8)]
