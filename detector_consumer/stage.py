@@ -103,7 +103,8 @@ class DetectorStage:
         aside: where the detector looks at frames of live sources while the next ones are followed: one thread, or
             something like it. What it finds is taken into account at the next frame. None: each frame waits for it, as
             frames of files always do.
-        beside: one thread, or something like it, in which a part of what following takes is done; None: all in one.
+        beside: one thread, or something like it, in which a part of what following the frames of files takes is done;
+            None: all in one.
     """
 
     name = "detector"
@@ -280,7 +281,9 @@ class DetectorStage:
 
     def _new_watch(self, info: FrameInfo) -> Watch:
         masks = of_source(self._masks, info.source_id)
-        return Watch(GateSettings(masks=masks), leaves_out_overlays=self._leaves_out_overlays, aside=self._beside)
+        # While a live source is followed the detector looks at one of its frames, and has the other cores.
+        aside = None if info.live else self._beside
+        return Watch(GateSettings(masks=masks), leaves_out_overlays=self._leaves_out_overlays, aside=aside)
 
     def _crops(self, frame: Frame, detector: Detector, lines: list[TextLine]) -> Crops:
         masks = of_source(self._masks, frame.info.source_id)
