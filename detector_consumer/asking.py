@@ -55,22 +55,24 @@ class Asking:
         """
         self._at_ns, self._in_sight, self._found = at_ns, frozenset(in_sight), frozenset()
 
-    def answered(self, tiles: Tiles, found: Collection[str], *, is_news: bool) -> None:
-        """Take note of an answer.
+    def answered(self, tiles: Tiles, found: Collection[str]) -> bool:
+        """Take note of an answer; whether a line was found that was not in sight.
 
         Args:
-            tiles: those that had to be looked at.
+            tiles: those that showed anything new; none where all that was looked at was due.
             found: the lines that were found.
-            is_news: whether there are new ones among them.
         """
         self._found = frozenset(found)
-        if is_news:
+        if self._found - self._in_sight:
             self._wait_s, self._in_vain = EXAMINE_AFTER_S, None
-            return
+            return True
+        if not tiles.any():
+            return False
         self._wait_s = min(IDLE_FACTOR * self._wait_s, EXAMINE_IDLE_S)
         size = 2 * VAIN_TILES + 1
         grown = np.asarray(cv2.dilate(tiles.astype(np.uint8), np.ones((size, size), np.uint8)), np.uint8)
         self._in_vain = grown if self._in_vain is None or self._in_vain.shape != grown.shape else self._in_vain | grown
+        return False
 
     def parts(
         self, changes: Changes, known: Sequence[Followed], size_wh: tuple[int, int], at_ns: int, *, has_time: bool

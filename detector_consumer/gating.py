@@ -76,6 +76,11 @@ class Changes:
         return np.asarray(self.why != Why.QUIET)
 
     @property
+    def news(self) -> Tiles:
+        """Those of them that show anything else than when they were examined last."""
+        return np.asarray(self.why > Why.DUE)
+
+    @property
     def share(self) -> float:
         """The share of the frame's tiles that have to be examined, 0 to 1."""
         return float(np.mean(self.tiles))

@@ -196,8 +196,7 @@ class Watch:
         regions = [Region(number, line.polygon, line.score) for number, line in enumerate(examination.lines)]
         tracks = tracker.associate(_KEY, frame_id, regions, asked.at_ns, examination.holds)
         news = [track for track in tracks if track.track_id.startswith(frame_id)]
-        self._asking.answered(asked.tiles, [track.track_id for track in tracks], is_news=bool(news))
-        if not news:
+        if not self._asking.answered(asked.tiles, [track.track_id for track in tracks]):
             self._gate.in_vain()
         self._came |= asked.trace(news)
         for track, line in zip(tracks, examination.lines, strict=True):
@@ -228,7 +227,7 @@ class Watch:
     def _ask(self, shown: Picture, parts: Sequence[Box], in_sight: Sequence[Polygon]) -> Examination:
         assert self._changes is not None
         examination = Examination(shown.array(), parts, self._masks, in_sight)
-        self._asked = _Asked(examination, self._changes.tiles, self._past.moments(), self._tracker.copy(), [])
+        self._asked = _Asked(examination, self._changes.news, self._past.moments(), self._tracker.copy(), [])
         self._asking.asked(self._at_ns(), [track.track_id for track in self._tracker.tracks(_KEY) if track.is_visible])
         # What changes from now on is to be looked at next time.
         self._note_examined(examination)
@@ -443,7 +442,7 @@ class _Asked(NamedTuple):
 
     Attributes:
         examination: the question.
-        tiles: those that had to be looked at.
+        tiles: those that showed anything new.
         past: what the source had shown, up to the frame it is about.
         tracker: what was known then.
         since: the frames that came in since.

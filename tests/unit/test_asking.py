@@ -49,11 +49,11 @@ def waits_s(asking: Asking, since_s: float, changes: Changes, *known: Followed) 
     return next(wait for wait in np.arange(0, 3, 0.01) if parts(asking, since_s + wait, changes, *known))
 
 
-def answered(at_s: float, changes: Changes, *, in_sight: str = "", is_news: bool = False, times: int = 1) -> Asking:
+def answered(at_s: float, changes: Changes, *, in_sight: str = "", found: str = "", times: int = 1) -> Asking:
     asking = Asking()
     for _ in range(times):
         asking.asked(round(at_s * 1e9), in_sight)
-        asking.answered(changes.tiles, in_sight, is_news=is_news)
+        assert asking.answered(changes.tiles, in_sight + found) == bool(found)
     return asking
 
 
@@ -76,7 +76,12 @@ def test_what_is_looked_at_in_vain_is_looked_at_ever_more_seldom_and_elsewhere_s
     assert waits[-1] == pytest.approx(EXAMINE_IDLE_S, abs=0.02)
     assert waits_s(answered(0, fan, times=9), 0, banner) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
     # Where something was found after all, everything counts again.
-    assert waits_s(answered(0, fan, is_news=True), 0, fan) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
+    assert waits_s(answered(0, fan, found="a"), 0, fan) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
+
+
+def test_what_was_due_was_not_looked_at_in_vain() -> None:
+    caption = changed((2, 2))
+    assert waits_s(answered(0, changed(), times=9), 0, caption) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
 
 
 def test_where_a_line_is_lost_it_is_looked_soon() -> None:
