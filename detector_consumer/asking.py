@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from detector_consumer.examining import frame_box, parts_to_examine
 from detector_consumer.gating import Changes, Tiles
@@ -33,8 +32,11 @@ class Asking:
     def __init__(self) -> None:
         self._at_ns: int | None = None
         self._wait_s = EXAMINE_AFTER_S
-        self._in_vain: NDArray[np.uint8] | None = None
+        self._in_vain: Tiles | None = None
+        self._tiles: Tiles | None = None
+        self._gone: Tiles | None = None
         self._in_sight: frozenset[str] = frozenset()
+        self._stayed: frozenset[str] = frozenset()
         self._found: frozenset[str] = frozenset()
 
     @property
@@ -46,32 +48,42 @@ class Asking:
         """Take note of a cut, or that the detector has failed."""
         self._at_ns = None
 
-    def asked(self, at_ns: int, in_sight: Collection[str]) -> None:
+    def asked(self, at_ns: int, changes: Changes, known: Sequence[Followed]) -> None:
         """Take note of a question.
 
         Args:
             at_ns: when the frame was taken.
-            in_sight: the lines that are in sight there.
+            changes: what has changed in it, that no known line explains.
+            known: the known lines, those out of sight too.
         """
-        self._at_ns, self._in_sight, self._found = at_ns, frozenset(in_sight), frozenset()
+        self._at_ns, self._tiles = at_ns, changes.news
+        self._gone = changes.covered_by([track.polygon for track in known if not track.is_visible])
+        in_sight = frozenset(track.track_id for track in known if track.is_visible)
+        # Another caption in the place of one that has gone may look like it at once.
+        self._stayed = in_sight & (self._in_sight | self._found)
+        self._in_sight, self._found = in_sight, frozenset()
 
-    def answered(self, tiles: Tiles, found: Collection[str]) -> bool:
-        """Take note of an answer; whether a line was found that was not in sight.
+    def answered(self, found: Collection[str]) -> bool:
+        """Take note of an answer; whether a line was found that was not in sight all the time since the last question.
 
         Args:
-            tiles: those that showed anything new; none where all that was looked at was due.
             found: the lines that were found.
         """
+        assert self._tiles is not None
+        assert self._gone is not None
         self._found = frozenset(found)
-        if self._found - self._in_sight:
+        if self._found - self._stayed:
             self._wait_s, self._in_vain = EXAMINE_AFTER_S, None
             return True
-        if not tiles.any():
+        if not self._tiles.any():
+            # What is only due says nothing of when to look again.
             return False
         self._wait_s = min(IDLE_FACTOR * self._wait_s, EXAMINE_IDLE_S)
-        size = 2 * VAIN_TILES + 1
-        grown = np.asarray(cv2.dilate(tiles.astype(np.uint8), np.ones((size, size), np.uint8)), np.uint8)
-        self._in_vain = grown if self._in_vain is None or self._in_vain.shape != grown.shape else self._in_vain | grown
+        # Where a text has gone the next one may come.
+        in_vain = _grown(self._tiles) & ~_grown(self._gone)
+        if self._in_vain is not None and self._in_vain.shape == in_vain.shape:
+            in_vain |= self._in_vain
+        self._in_vain = in_vain
         return False
 
     def parts(
@@ -111,4 +123,10 @@ class Asking:
         """Whether anything has changed where nothing was looked for in vain of late."""
         if self._in_vain is None or self._in_vain.shape != tiles.shape:
             return bool(tiles.any())
-        return bool((tiles & (self._in_vain == 0)).any())
+        return bool((tiles & ~self._in_vain).any())
+
+
+def _grown(tiles: Tiles) -> Tiles:
+    """Tiles, and those that are so near to them that what changes there is more of the same."""
+    size = 2 * VAIN_TILES + 1
+    return np.asarray(cv2.dilate(tiles.astype(np.uint8), np.ones((size, size), np.uint8)) > 0)

@@ -106,13 +106,17 @@ class Changes:
             polygons: where the known texts are and are followed, in frame pixels. A tile that lies mostly in them has
                 not changed by anything else. What is new or due stays so.
         """
+        explained = self.covered_by(polygons, 0.5) & (self.why == Why.CHANGED)
+        return replace(self, why=np.where(explained, Why.QUIET, self.why).astype(np.uint8))
+
+    def covered_by(self, polygons: Sequence[Sequence[Point]], share: float = 0.0) -> Tiles:
+        """The tiles of which more than a share lies in places in the frame's pixels."""
         rows, columns = self.why.shape
         covered: Grey = np.zeros((rows * TILE_PX, columns * TILE_PX), np.uint8)
         for polygon in polygons:
             corners = np.array(polygon) * (TILE_PX / self.tile_px) - 0.5
             cv2.fillPoly(covered, [np.round(corners).astype(np.int32)], 255)
-        explained = (_shares(covered) > 0.5) & (self.why == Why.CHANGED)
-        return replace(self, why=np.where(explained, Why.QUIET, self.why).astype(np.uint8))
+        return np.asarray(_shares(covered) > share)
 
 
 class Gate:

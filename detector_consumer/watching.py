@@ -28,7 +28,7 @@ import numpy as np
 
 from detector_consumer.asking import Asking
 from detector_consumer.examining import Examination, frame_box, parts_to_examine
-from detector_consumer.gating import Changes, Gate, GateSettings, Tiles
+from detector_consumer.gating import Changes, Gate, GateSettings
 from detector_consumer.glancing import Glances
 from detector_consumer.masks import is_masked
 from detector_consumer.motion import Grey, Motion
@@ -196,7 +196,7 @@ class Watch:
         regions = [Region(number, line.polygon, line.score) for number, line in enumerate(examination.lines)]
         tracks = tracker.associate(_KEY, frame_id, regions, asked.at_ns, examination.holds)
         news = [track for track in tracks if track.track_id.startswith(frame_id)]
-        if not self._asking.answered(asked.tiles, [track.track_id for track in tracks]):
+        if not self._asking.answered([track.track_id for track in tracks]):
             self._gate.in_vain()
         self._came |= asked.trace(news)
         for track, line in zip(tracks, examination.lines, strict=True):
@@ -227,8 +227,8 @@ class Watch:
     def _ask(self, shown: Picture, parts: Sequence[Box], in_sight: Sequence[Polygon]) -> Examination:
         assert self._changes is not None
         examination = Examination(shown.array(), parts, self._masks, in_sight)
-        self._asked = _Asked(examination, self._changes.news, self._past.moments(), self._tracker.copy(), [])
-        self._asking.asked(self._at_ns(), [track.track_id for track in self._tracker.tracks(_KEY) if track.is_visible])
+        self._asked = _Asked(examination, self._past.moments(), self._tracker.copy(), [])
+        self._asking.asked(self._at_ns(), self._changes, self._tracker.tracks(_KEY))
         # What changes from now on is to be looked at next time.
         self._note_examined(examination)
         return examination
@@ -442,14 +442,12 @@ class _Asked(NamedTuple):
 
     Attributes:
         examination: the question.
-        tiles: those that showed anything new.
         past: what the source had shown, up to the frame it is about.
         tracker: what was known then.
         since: the frames that came in since.
     """
 
     examination: Examination
-    tiles: Tiles
     past: tuple[Moment, ...]
     tracker: Tracker
     since: list[_Step]

@@ -49,11 +49,16 @@ def waits_s(asking: Asking, since_s: float, changes: Changes, *known: Followed) 
     return next(wait for wait in np.arange(0, 3, 0.01) if parts(asking, since_s + wait, changes, *known))
 
 
-def answered(at_s: float, changes: Changes, *, in_sight: str = "", found: str = "", times: int = 1) -> Asking:
-    asking = Asking()
+def answered(
+    changes: Changes, *known: Followed, asking: Asking | None = None, found: str = "", times: int = 1
+) -> Asking:
+    """Asked at 0 s, so many times, and answered: what is in sight was found, and these lines."""
+    asking = asking or Asking()
+    asking.asked(0, changed(), known)
     for _ in range(times):
-        asking.asked(round(at_s * 1e9), in_sight)
-        assert asking.answered(changes.tiles, in_sight + found) == bool(found)
+        asking.asked(0, changes, known)
+        seen = [track.track_id for track in known if track.is_visible]
+        assert asking.answered([*seen, *found]) == bool(found)
     return asking
 
 
@@ -61,7 +66,7 @@ def test_at_first_and_after_a_cut_all_of_the_frame_is_looked_at() -> None:
     asking = Asking()
     assert asking.begins
     assert parts(asking, 0, changed(), has_time=False) == [(0.0, 0.0, 640.0, 360.0)]
-    asking.asked(0, ())
+    asking.asked(0, changed(), ())
     assert not asking.begins
     assert parts(asking, 9, changed()) == []
     asking.begin_anew()
@@ -70,29 +75,36 @@ def test_at_first_and_after_a_cut_all_of_the_frame_is_looked_at() -> None:
 
 def test_what_is_looked_at_in_vain_is_looked_at_ever_more_seldom_and_elsewhere_soon() -> None:
     fan, banner = changed((15, 28)), changed((15, 28), (2, 2))
-    waits = [waits_s(answered(0, fan, times=times), 0, fan) for times in (1, 2, 3, 9)]
+    waits = [waits_s(answered(fan, times=times), 0, fan) for times in (1, 2, 3, 9)]
     assert waits == sorted(waits)
     assert waits[0] == pytest.approx(EXAMINE_AFTER_S * 1.5, abs=0.02)
     assert waits[-1] == pytest.approx(EXAMINE_IDLE_S, abs=0.02)
-    assert waits_s(answered(0, fan, times=9), 0, banner) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
+    assert waits_s(answered(fan, times=9), 0, banner) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
     # Where something was found after all, everything counts again.
-    assert waits_s(answered(0, fan, found="a"), 0, fan) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
+    assert waits_s(answered(fan, found="a"), 0, fan) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
 
 
 def test_what_was_due_was_not_looked_at_in_vain() -> None:
     caption = changed((2, 2))
-    assert waits_s(answered(0, changed(), times=9), 0, caption) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
+    assert waits_s(answered(changed(), times=9), 0, caption) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
 
 
 def test_where_a_line_is_lost_it_is_looked_soon() -> None:
     clock = changed((2, 4))
-    asking = answered(0, clock, in_sight="a", times=9)
+    asking = answered(clock, line("a"), times=9)
     assert waits_s(asking, 0, clock, line("a")) > EXAMINE_AFTER_S
     assert waits_s(asking, 0, clock, line("a", is_visible=False)) == pytest.approx(EXAMINE_LOST_S, abs=0.02)
     assert waits_s(asking, 0, clock, line("b", is_visible=False)) > EXAMINE_AFTER_S
 
 
 def test_without_time_nothing_but_what_is_entirely_new_is_looked_at() -> None:
-    asking = answered(0, changed())
+    asking = answered(changed())
     assert parts(asking, 5, changed((2, 2)))
     assert parts(asking, 5, changed((2, 2)), has_time=False) == []
+
+
+def test_where_a_text_has_gone_the_next_one_is_looked_for_soon() -> None:
+    caption = changed((2, 4), (2, 5), (3, 8))
+    gone = answered(caption, line("a", is_visible=False))
+    assert waits_s(gone, 0, caption) == pytest.approx(EXAMINE_AFTER_S, abs=0.02)
+    assert waits_s(answered(caption), 0, caption) > EXAMINE_AFTER_S + 0.1

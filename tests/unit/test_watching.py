@@ -281,6 +281,24 @@ def test_where_something_changes_in_vain_keeps_nobody_from_looking_elsewhere() -
     assert at_s(found[0]) <= 7 + EXAMINE_AFTER_S + 2 * FRAME_S
 
 
+def test_short_captions_in_one_place_are_all_found_beside_a_clock() -> None:
+    captions = ["Stand back", "Mind gap", "No smoking", "Last call", "Please wait"]
+    begins_s = [round(2 + 2.1 * number, 2) for number in range(len(captions))]
+
+    def shown(number: int) -> Frame:
+        now_s = number * FRAME_S
+        standing = [
+            (caption, GATE[1]) for caption, at in zip(captions, begins_s, strict=True) if at <= now_s < at + 0.6
+        ]
+        return frame(now_s, (f"T {100 + int(now_s)}", EXIT[1]), *standing)
+
+    rig = Rig()
+    rig.show(map(shown, range(30, 400)))
+    rig.finish()
+    texts = {appearance.text for texts in rig.read() for appearance in texts.appearances}
+    assert set(captions) <= texts, sorted(texts)
+
+
 def test_a_line_that_something_covers_is_not_sent() -> None:
     def shown(number: int) -> Frame:
         frame_ = frame(1 + number * FRAME_S, GATE, EXIT)
