@@ -184,8 +184,9 @@ class Contest:
                 print(_row(video.stem, system, one.figures()), flush=True)
                 if self._shows_words:
                     print(one.words() if labels is not None else _texts(outcome.sightings), flush=True)
-        figures["all"] = {system: together.figures() for system, together in self._sums.items()}
-        for system, together in figures["all"].items():
+        if self._sums:
+            figures["all"] = {system: together.figures() for system, together in self._sums.items()}
+        for system, together in figures.get("all", {}).items():
             print(_row("all", system, together))
         return figures
 
