@@ -153,8 +153,7 @@ class DetectorStage:
             for index, lines in zip(alone, found, strict=True):
                 results[index] = [self._crops(frames[index], detector, lines)]
             rounds = _rounds([index for index in indices if index not in results], frames)
-            for number, round_ in enumerate(rounds):
-                coming = [index for after in rounds[number + 1 : number + 2] for index in after]
+            for round_, coming in zip(rounds, [*rounds[1:], []], strict=False):
                 self._follow(round_, coming, frames, detector, results)
         return [crops for index in range(len(frames)) for crops in results[index]]
 
@@ -193,7 +192,7 @@ class DetectorStage:
         results: dict[int, list[Crops]],
     ) -> None:
         """Frames of different sources, of which the detector looks together at what has to be looked at."""
-        next_of = {_key(frames[index]): (frames[index].info, frames[index].picture) for index in coming}
+        next_of = {_key(frames[index].info): (frames[index].info, frames[index].picture) for index in coming}
         at_once: list[_Question] = []
         aside: list[_Question] = []
         try:
@@ -203,7 +202,7 @@ class DetectorStage:
                 examination = watch.see(
                     info,
                     frames[index].picture,
-                    coming=next_of.get(_key(frames[index])),
+                    coming=next_of.get(_key(info)),
                     has_time=not info.live or self._has_time(),
                     may_ask=not is_aside or self._job is None,
                 )
@@ -222,7 +221,7 @@ class DetectorStage:
         for index in indices:
             frame = frames[index]
             results[index] = self._watch(frame.info).tell(detector, frame.picture)
-            self._last[frame.info.key, frame.info.generation] = detector, results[index][-1]
+            self._last[_key(frame.info)] = detector, results[index][-1]
 
     def _examine(self, detector: Detector, questions: Sequence[_Question]) -> None:
         """Let the detector look, and wait for it."""
@@ -269,7 +268,7 @@ class DetectorStage:
         return self._job is None and self._clock() >= self._rests_until_s and self._is_idle()
 
     def _watch(self, info: FrameInfo) -> Watch:
-        key = info.key, info.generation
+        key = _key(info)
         # The one that was used last stands last.
         watch = self._watches.pop(key, None) or self._new_watch(info)
         self._watches[key] = watch
@@ -303,8 +302,8 @@ def _leave_unanswered(questions: Sequence[_Question]) -> None:
         watch.unanswered(examination)
 
 
-def _key(frame: Frame) -> tuple[str, int]:
-    return frame.info.key, frame.info.generation
+def _key(info: FrameInfo) -> tuple[str, int]:
+    return info.key, info.generation
 
 
 def _rounds(indices: Sequence[int], frames: Sequence[Frame]) -> list[list[int]]:
@@ -312,7 +311,7 @@ def _rounds(indices: Sequence[int], frames: Sequence[Frame]) -> list[list[int]]:
     rounds: list[list[int]] = []
     taken: dict[tuple[str, int], int] = {}
     for index in indices:
-        key = _key(frames[index])
+        key = _key(frames[index].info)
         number = taken.get(key, 0)
         taken[key] = number + 1
         if number == len(rounds):

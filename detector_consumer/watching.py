@@ -141,13 +141,12 @@ class Watch:
         if self._info is None:
             self._followed_since_ns = info.captured_at_ns
         self._info, self._has_time = info, has_time
-        if self._is_passed_over:
-            if coming is not None:
-                self._glances.expect(*coming)
-            return None
-        gate = self._beside(partial(self._gate.look, greys, motion, info.captured_at_ns))
+        look = partial(self._gate.look, greys, motion, info.captured_at_ns)
+        gate = None if self._is_passed_over else self._beside(look)
         if coming is not None:
             self._glances.expect(*coming)
+        if gate is None:
+            return None
         step = _Step(greys.small, 1 / greys.small_factor, motion, info.captured_at_ns)
         known = self._tracker.advance(_KEY, *step)
         changes = gate()

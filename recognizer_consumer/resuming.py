@@ -112,7 +112,7 @@ class Lost:
         taken = self._take_nearest(line, info, _shift_of_like_px)
         if taken is None and line.confidence >= SURE:
             for track_id, each in list(self._by_track.items()):
-                if stands_at(each.path[-1][1], line) and is_unlike(line.text, each.text):
+                if _whole_shift_px(each.path[-1][1], line) is not None and is_unlike(line.text, each.text):
                     del self._by_track[track_id]
         return taken
 
@@ -133,11 +133,6 @@ class Lost:
             )
         ]
         return self.take_track(min(there)[1], info) if there else None
-
-
-def stands_at(polygon: Polygon, line: Sighting) -> bool:
-    """Whether a line stands in a place, as far as a camera that shakes tells."""
-    return _whole_shift_px(polygon, line) is not None
 
 
 def is_on_its_way(path: Path, line: Sighting, at_ms: float) -> bool:

@@ -49,11 +49,9 @@ def waits_s(asking: Asking, since_s: float, changes: Changes, *known: Followed) 
     return next(wait for wait in np.arange(0, 3, 0.01) if parts(asking, since_s + wait, changes, *known))
 
 
-def answered(
-    changes: Changes, *known: Followed, asking: Asking | None = None, found: str = "", times: int = 1
-) -> Asking:
+def answered(changes: Changes, *known: Followed, found: str = "", times: int = 1) -> Asking:
     """Asked at 0 s, so many times, and answered: what is in sight was found, and these lines."""
-    asking = asking or Asking()
+    asking = Asking()
     asking.asked(0, changed(), known)
     for _ in range(times):
         asking.asked(0, changes, known)

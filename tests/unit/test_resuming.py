@@ -68,14 +68,6 @@ class Watching:
         ]
 
 
-def spans_of(watching: Watching) -> list[tuple[str, str, float, float]]:
-    """What was said until now of what is still in view."""
-    return [
-        (each.track_id, each.text, each.first_at_ns / 1e9 - NOW_S, each.last_at_ns / 1e9 - NOW_S)
-        for each in watching.last_words.values()
-    ]
-
-
 def test_a_recogniser_that_is_started_again_goes_on_with_what_is_in_view() -> None:
     watching = Watching()
     watching.show(0, (seen("t1", "GATE B12"),), *[(seen("t1"),)] * 20)
@@ -342,8 +334,7 @@ def test_what_can_be_seen_of_a_line_beside_somebody_who_stands_before_it_goes_on
     # They are read again and again while the picture rests.
     watching.show(5, read, *held, read, *held, read, *held, read)
     assert watching.ballot.said_at(at(6.8), read[0].region) is not None
-    said = {text for _, text, _, _ in spans_of(watching)}
-    assert said == {"Departs 14:35"}
+    assert {each.text for each in watching.last_words.values()} == {"Departs 14:35"}
     whole = seen("n3", "Departs 14:35", where=BOARD)
     watching.show(7, (whole,), *[(seen("n3", where=BOARD),)] * 5)
     assert watching.spans() == [("t1", "Departs 14:35", 0.0, 7.5)]
