@@ -79,3 +79,16 @@ def test_eight_bits_find_what_single_precision_finds(detector: CtpnDetector) -> 
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a.polygon, b.polygon, atol=6)
+
+
+@pytest.mark.parametrize("inch_px", [30, 60, 110])
+@pytest.mark.parametrize("text", ["Gate 7", "Room 3", "Exit B"])
+def test_a_single_character_beside_a_word_is_found(detector: CtpnDetector, text: str, inch_px: int) -> None:
+    picture = np.full((360, 1280, 3), (110, 40, 20), np.uint8)
+    scale = inch_px / 22
+    cv2.putText(picture, text, (200, 220), cv2.FONT_HERSHEY_DUPLEX, scale, (250,) * 3, round(2 * scale), cv2.LINE_AA)
+    ((line,),) = detector.detect([picture])
+    assert len(line.words) == 2
+    (word_x0, _, word_x1, _), (x0, _, x1, _) = map(bounding_box, line.words)
+    assert 0 < x0 - word_x1 < inch_px
+    assert x1 - x0 < min(1.3 * inch_px, word_x1 - word_x0)

@@ -51,12 +51,32 @@ class Words:
     quads: Array
     scores: Array
 
-    def of(self, chosen: NDArray[np.bool_]) -> Words:
+    def of(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Words:
         """Some of the words."""
         return Words(self.quads[chosen], self.scores[chosen])
 
+    def share_under(self, others: Words) -> Array:
+        """How much of each lies under others: ``(N,)``, 0 to 1, and more where those lie over each other."""
+        boxes = [np.concatenate([each.quads.min(axis=1), each.quads.max(axis=1)], axis=1) for each in (self, others)]
+        low, high = (way(boxes[0][:, None], boxes[1][None]) for way in (np.maximum, np.minimum))
+        touching = (low[..., :2] < high[..., 2:]).all(axis=2)
+        share = np.zeros(len(self.quads))
+        for index in np.flatnonzero(touching.any(axis=1)).tolist():
+            quad = self.quads[index].astype(np.float32)
+            shared = sum(
+                cv2.intersectConvexConvex(quad, others.quads[other].astype(np.float32))[0]
+                for other in np.flatnonzero(touching[index]).tolist()
+            )
+            share[index] = shared / max(float(cv2.contourArea(quad)), 1e-6)
+        return share
+
 
 NO_WORDS = Words(np.zeros((0, 4, 2)), np.zeros(0))
+
+
+def side_by_side(a: Words, b: Words) -> Words:
+    """All words of both, in this order."""
+    return Words(np.concatenate([a.quads, b.quads]), np.concatenate([a.scores, b.scores]))
 
 
 def decode(output: NDArray[np.float32], rule: DecodeRule | None = None) -> Words:

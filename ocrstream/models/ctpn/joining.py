@@ -61,15 +61,15 @@ def join(words: Words) -> list[list[int]]:
     """
     if len(words.quads) < 2:
         return [[index] for index in range(len(words.quads))]
-    following = _following(Strokes.of(words.quads))
-    followed = set(following.values())
+    nexts = following(Strokes.of(words.quads))
+    followed = set(nexts.values())
     lines = []
     for first in range(len(words.quads)):
         if first in followed:
             continue
         chain = [first]
-        while chain[-1] in following:
-            chain.append(following[chain[-1]])
+        while chain[-1] in nexts:
+            chain.append(nexts[chain[-1]])
         lines.append(chain)
     return lines
 
@@ -95,8 +95,8 @@ def around(quads: Array) -> Array:
     return np.array([x * along + y * down for x, y in corners])
 
 
-def _following(strokes: Strokes) -> dict[int, int]:
-    """Each word's next one: the nearest behind it, unless that has one nearer before it."""
+def following(strokes: Strokes) -> dict[int, int]:
+    """Each word's next one on its line: the nearest behind it, unless that has one nearer before it."""
     between = strokes.start[None] - strokes.end[:, None]
     along = np.einsum("ijk,ik->ij", between, strokes.along)
     beside = np.abs(between[..., 1] * strokes.along[:, None, 0] - between[..., 0] * strokes.along[:, None, 1])
@@ -110,10 +110,10 @@ def _following(strokes: Strokes) -> dict[int, int]:
     fits &= (lower >= MIN_SIMILARITY * higher) & (turn <= MAX_TURN + TILTED_TURN * tilt)
     np.fill_diagonal(fits, False)
     distance = np.where(fits, np.abs(along) + beside, np.inf)
-    following: dict[int, int] = {}
+    nexts: dict[int, int] = {}
     for index, nearest in enumerate(distance.argmin(axis=1).tolist()):
         # Only words further to the right: a line has an end.
         onwards = strokes.end[nearest, 0] > strokes.end[index, 0]
         if np.isfinite(distance[index, nearest]) and onwards and distance[:, nearest].argmin() == index:
-            following[index] = nearest
-    return following
+            nexts[index] = nearest
+    return nexts

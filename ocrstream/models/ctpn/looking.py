@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.models.ctpn.decode import NO_WORDS, Array, DecodeRule, Words, decode
+from ocrstream.models.ctpn.beside import faint, with_those_beside
+from ocrstream.models.ctpn.decode import NO_WORDS, DecodeRule, Words, decode, side_by_side
 from ocrstream.models.ctpn.joining import Strokes
 from ocrstream.models.ctpn.merging import merge
 from ocrstream.models.ctpn.preprocess import resized, resized_wh, to_tensor
@@ -104,6 +105,7 @@ class _Looks:
         self._close_scale = min(CLOSEST, CLOSER * self._scale)
         self._scales = [*(self._scale * share for share in FURTHER), self._scale]
         self._large = NO_WORDS
+        self._faint = NO_WORDS
 
     def from_far(self) -> Iterator[Output]:
         """The network's inputs for the looks at all of the picture, from the furthest to the first."""
@@ -117,7 +119,9 @@ class _Looks:
             outputs: ``(6, h, w)`` each, the network's for `from_far`.
         """
         for output, scale in zip(outputs, self._scales, strict=True):
-            self._large = _together(self._large, self._found(output, scale))
+            words, candidates = self._seen(output, scale, from_px=HIGH_PX)
+            self._large = _together(self._large, words)
+            self._faint = side_by_side(self._faint, candidates)
         first = outputs[-1]
         self.patches = self._patches(first)
         pixels = INPUT_STEP_PX**2 * sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in self.patches)
@@ -135,7 +139,7 @@ class _Looks:
     def words(self, outputs: Sequence[Output]) -> Words:
         """All words, given the network's outputs for the patches."""
         if not outputs:
-            return self._large
+            return with_those_beside(self._large, self._faint)
         cells = _STEP // STRIDE_PX
         columns, rows = max(patch[2] for patch in self.patches), max(patch[3] for patch in self.patches)
         # Patches may lie over each other at their corners: the surer cell counts.
@@ -143,15 +147,20 @@ class _Looks:
         for (x0, y0, x1, y1), output in zip(self.patches, outputs, strict=True):
             there = whole[:, y0 * cells : y1 * cells, x0 * cells : x1 * cells]
             np.copyto(there, output, where=output[:1] > there[:1])
-        words = self._placed(merge(decode(whole, self._rule)), self._close_scale)
         # What is much higher than what patches are for was seen in full before.
-        low = _heights(words) < SURELY_SEEN * HIGH_PX / self._scale
-        return _together(self._large, words.of(low))
+        below_px = SURELY_SEEN * HIGH_PX * self._close_scale / self._scale
+        words, candidates = self._seen(whole, self._close_scale, below_px=below_px)
+        return with_those_beside(_together(self._large, words), side_by_side(self._faint, candidates))
 
-    def _found(self, output: Output, scale: float) -> Words:
-        """The words of a look that are high enough in it."""
-        words = merge(decode(output, self._rule))
-        return self._placed(words.of(_heights(words) >= HIGH_PX), scale)
+    def _seen(
+        self, output: Output, scale: float, *, from_px: float = 0.0, below_px: float = math.inf
+    ) -> tuple[Words, Words]:
+        """The words of a look, and its `faint` ones, whose height in it is at least the one and less than the other."""
+        both = []
+        for found in (merge(decode(output, self._rule)), faint(output, self._rule)):
+            height_px = Strokes.of(found.quads).height
+            both.append(self._placed(found.of((height_px >= from_px) & (height_px < below_px)), scale))
+        return both[0], both[1]
 
     def _placed(self, words: Words, scale: float) -> Words:
         """The words of a look in the picture's pixels."""
@@ -211,23 +220,6 @@ def _around(a: Patch, b: Patch) -> Patch:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
-def _heights(words: Words) -> Array:
-    return Strokes.of(words.quads).height
-
-
 def _together(larger: Words, smaller: Words) -> Words:
     """The words of two looks: those of the first one, and those of the second that do not lie under them."""
-    boxes = [np.concatenate([words.quads.min(axis=1), words.quads.max(axis=1)], axis=1) for words in (larger, smaller)]
-    low, high = (way(boxes[1][:, None], boxes[0][None]) for way in (np.maximum, np.minimum))
-    touching = (low[..., :2] < high[..., 2:]).all(axis=2)
-    alone = np.ones(len(smaller.quads), dtype=bool)
-    for index in np.flatnonzero(touching.any(axis=1)).tolist():
-        quad = smaller.quads[index].astype(np.float32)
-        shared = sum(
-            cv2.intersectConvexConvex(quad, larger.quads[other].astype(np.float32))[0]
-            for other in np.flatnonzero(touching[index]).tolist()
-        )
-        alone[index] = shared < SAME * cv2.contourArea(quad)
-    return Words(
-        np.concatenate([larger.quads, smaller.quads[alone]]), np.concatenate([larger.scores, smaller.scores[alone]])
-    )
+    return side_by_side(larger, smaller.of(smaller.share_under(larger) < SAME))
