@@ -34,7 +34,7 @@ from detector_consumer.masks import is_masked
 from detector_consumer.motion import Grey, Motion
 from detector_consumer.overlays import Overlays
 from detector_consumer.placing import to_region
-from detector_consumer.retracing import Moment, Past, retraced
+from detector_consumer.retracing import Moment, Past, retraced, was_overlooked
 from detector_consumer.tracking import Followed, Tracker
 from detector_consumer.views import Album, Look, view_of
 from ocrstream.cropping import cut
@@ -104,6 +104,7 @@ class Watch:
         self._asked: _Asked | None = None
         self._has_answer = False
         self._come_in_last: set[str] = set()
+        self._overlooked: set[str] = set()
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
         self._told: dict[str, Polygon] = {}
@@ -193,11 +194,15 @@ class Watch:
         self._asked, self._has_answer = None, True
         frame_id, tracker = self._info.frame_id, asked.tracker
         regions = [Region(number, line.polygon, line.score) for number, line in enumerate(examination.lines)]
+        thought = {track.track_id: track.known for track in tracker.tracks(_KEY) if track.is_whole}
         tracks = tracker.associate(_KEY, frame_id, regions, asked.at_ns, examination.holds)
         news = [track for track in tracks if track.track_id.startswith(frame_id)]
         if not self._asking.answered([track.track_id for track in tracks]):
             self._gate.in_vain()
         self._came |= asked.trace(news)
+        for track in tracks:
+            if (was := thought.get(track.track_id)) and track.is_whole and was_overlooked(asked.past, was, track.known):
+                self._overlooked.add(track.track_id)
         for track, line in zip(tracks, examination.lines, strict=True):
             # Of a line that is hidden in part only the rest was found, and only the words there.
             is_all_of_it = polygon_shift(line.polygon, track.polygon) < polygon_size_wh(line.polygon)[1]
@@ -258,6 +263,7 @@ class Watch:
         wanted = self._wanted(in_sight, shown, is_last=is_last) if is_last or self._is_time_to_look() else {}
         ids = {track.track_id for track in known}
         self._album.keep(ids)
+        self._overlooked &= ids
         for kept in (self._words, self._read, self._first_ns, self._came):
             for track_id in kept.keys() - ids:
                 del kept[track_id]
@@ -346,7 +352,10 @@ class Watch:
             view = view_of(cut(shown.array(), track.polygon), track.polygon, is_whole=track.is_whole)
             look = self._album.look(track.track_id, view, self._at_ns())
             if look.is_wanted or has_come_in:
-                wanted[track.track_id] = _Wanted(view.score, look is Look.CHANGED)
+                # Of what looks otherwise only because more of it was found, nothing has changed.
+                is_changed = look is Look.CHANGED and track.track_id not in self._overlooked
+                self._overlooked.discard(track.track_id)
+                wanted[track.track_id] = _Wanted(view.score, is_changed)
             elif look is Look.SAME and self._is_due(track):
                 due[track.track_id] = _Wanted(view.score, is_changed=False)
         # What is new goes before what was read already.

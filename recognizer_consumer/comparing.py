@@ -94,7 +94,7 @@ def growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
     something hides a part of a line, a word's middle too, its place may be known to be as long as before. A line
     that the frame's edge has cut off may grow by little. What was read of any other for some time was all of it:
     what is longer then is another text (a price, a counter), and so is a line that grows by a word, as that word
-    was not there before.
+    was not there before; but where the picture has not changed, it was.
     """
     assert vote.before is not None
     stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
@@ -107,6 +107,9 @@ def growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
         # What stands in the place of another text may have been cut off where that ended, by no more than a letter.
         least = min(STRETCH, 1 + HALF * (len(now) / max(len(before), 1) - 1))
         grows = stretch >= least and not is_known and now.count(" ") == before.count(" ")
+        if stretch >= least and not line.is_changed and vote.waiting is None:
+            # The picture is the same, and more of it was found.
+            grows = _sureness_where_it_differs(line, vote.winner().text) >= LIKELY
         return Growth.MORE if grows and is_part(before, now) else Growth.AS_MUCH
     least = 1 if stretch <= 1 / STRETCH else HIDDEN
     # Spaces come and go from one reading to the next.
@@ -148,7 +151,9 @@ def correction(vote: OpenAppearance, line: Sighting) -> Correction:
     nearer = polygon_size_wh(line.region.polygon)[1] / max(vote.tallest_px, 1.0)
     if line.view >= BETTER_VIEW * vote.clearest or nearer >= BETTER_VIEW:
         return Correction.BETTER
-    return Correction.NEARER if nearer >= NEARER else Correction.NONE
+    # A word more is no letter that could not be read before.
+    is_longer = folded_text(line.text).count(" ") > folded_text(text).count(" ")
+    return Correction.NEARER if nearer >= NEARER and not is_longer else Correction.NONE
 
 
 def stood_alone(vote: OpenAppearance, waiting: Waiting, info: FrameInfo) -> bool:

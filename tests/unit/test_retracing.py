@@ -8,7 +8,7 @@ import pytest
 
 from detector_consumer.matching import Lines
 from detector_consumer.motion import Grey, Motion, MotionEstimator
-from detector_consumer.retracing import MOMENT_S, REMEMBERED_S, Past, retraced
+from detector_consumer.retracing import MOMENT_S, OVERLOOKED_S, REMEMBERED_S, Past, retraced, was_overlooked
 from ocrstream.geometry import bounding_box, box_polygon
 from ocrstream.messages import FrameInfo, Sight
 
@@ -137,3 +137,23 @@ def test_a_motion_and_its_inverse_lead_nowhere() -> None:
     there = Motion(np.array([[1.1, -0.02, 5.0], [0.02, 1.1, -3.0]]))
     assert there.then(there.inverse()).matrix == pytest.approx(np.eye(2, 3))
     assert Motion.none().inverse().is_still
+
+
+@pytest.mark.parametrize(
+    ("known", "since_s", "is_overlooked"),
+    [
+        ((120, 90, 170, 106), 0.0, True),
+        ((160, 90, 210, 106), 0.0, True),
+        ((120, 90, 206, 106), 0.0, False),
+        ((120, 90, 170, 106), 1.0, False),
+    ],
+    ids=["its end", "its beginning", "hardly more", "has come up"],
+)
+def test_a_part_of_a_line_that_was_there_all_the_time_was_overlooked(
+    known: tuple[float, float, float, float], since_s: float, is_overlooked: bool
+) -> None:
+    # Of the sign the middle is a gap, so that it stands in two words.
+    count = round((OVERLOOKED_S + 0.4) * FPS)
+    pictures = [with_sign(wall(), text="GATE  B12" if n >= since_s * FPS else "GATE") for n in range(count)]
+    moments = past(pictures, line(*known)).moments()
+    assert was_overlooked(moments, box_polygon(*known), box_polygon(*PLATE)) == is_overlooked

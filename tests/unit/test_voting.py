@@ -293,6 +293,15 @@ def test_a_sign_that_comes_nearer_is_read_better_and_better(times: float, expect
     assert told[-1][0] == "SPEED LIMIT 80"
 
 
+def test_a_little_nearer_there_is_no_word_more() -> None:
+    place = Place()
+    for number, (text, height) in enumerate(
+        [("Platform", 40), ("Platform", 40), ("Platform 7", 46), ("Platform 7", 46)]
+    ):
+        place.read(1 + number / 2, text, polygon=box_polygon(40.0, 30.0, 40.0 + 5 * height, 30.0 + height))
+    assert [text for text, *_ in place.spans()] == ["Platform", "Platform 7"]
+
+
 def test_a_view_that_is_not_better_corrects_nothing() -> None:
     place = Place()
     place.read(1.0, "GATE B2", view=0.7)
@@ -518,6 +527,19 @@ def test_a_line_whose_beginning_has_left_says_what_it_said_though_it_is_read_aga
 def test_a_line_that_grows_by_a_word_is_another_text() -> None:
     lines = shown("Specials", 240, 440), shown("Specials SALE", 240, 560)
     assert told_of(*lines) == [("Specials", 1.0, 1.25), ("Specials SALE", 1.3, 1.55)]
+
+
+@pytest.mark.parametrize(("confidence", "text"), [(0.95, "Track 1"), (0.5, "Track")])
+def test_a_word_that_was_overlooked_belongs_to_its_line(confidence: float, text: str) -> None:
+    known = [shown("Track", 240, 440) for _ in range(8)]
+    more = replace(shown("Track 1", 240, 500, confidence=confidence), is_changed=False)
+    assert told_of(*known, more) == [(text, 1.0, 3.65)]
+
+
+def test_a_word_that_has_come_up_beside_another_is_news_though_it_is_read_again() -> None:
+    more = shown("SOLD OUT", 240, 560)
+    lines = shown("SOLD", 240, 400), more, replace(more, is_changed=False)
+    assert told_of(*lines) == [("SOLD", 1.0, 1.25), ("SOLD OUT", 1.3, 1.85)]
 
 
 def test_a_line_that_comes_in_is_the_whole_line_from_the_beginning_though_it_grows_by_words() -> None:

@@ -16,6 +16,7 @@ from ocrstream_test_engines import BlocksDetector, make_picture
 from detector_consumer import stage as stage_module
 from detector_consumer import tracking
 from detector_consumer.asking import EXAMINE_AFTER_S, EXAMINE_LOST_S
+from detector_consumer.gating import EXAMINE_EVERY_S
 from detector_consumer.glancing import FOLLOW_AFTER_S
 from detector_consumer.retracing import MOMENT_S
 from detector_consumer.stage import DetectorStage
@@ -359,6 +360,33 @@ def test_a_text_that_was_found_and_not_taken_for_what_it_is_is_looked_at_once_mo
     rig.show(changed)
     (last,) = rig.finish()
     assert len(last.crops) == 1
+
+
+class Shortsighted(Watched):
+    """Sees the first half of each block only, in its first look."""
+
+    def detect(self, pictures: Sequence[Image]) -> list[list[TextLine]]:
+        lines = super().detect(pictures)
+        return lines if len(self.shown) > 1 else [[_half(line) for line in each] for each in lines]
+
+
+def _half(line: TextLine) -> TextLine:
+    x0, y0, x1, y1 = bounding_box(line.polygon)
+    return replace(line, polygon=box_polygon(x0, y0, (x0 + x1) / 2, y1))
+
+
+@pytest.mark.parametrize("has_grown", [False, True])
+def test_what_was_overlooked_of_a_line_is_no_change(has_grown: bool) -> None:
+    rig = Rig(Watched() if has_grown else Shortsighted())
+    x0, y0, x1, y1 = GATE[1]
+    before = (GATE[0], (x0, y0, (x0 + x1) / 2, y1)) if has_grown else GATE
+    rig.show(still(1, 2, before, noise=2.0))
+    # Until the detector looks at all of it again.
+    rig.show(still(2, 2 + EXAMINE_EVERY_S, GATE, noise=2.0))
+    sent = [crop for crops in rig.told for crop in crops.crops if crop.pictures]
+    is_longer = [bounding_box(crop.region.polygon)[2] > 200 for crop in sent]
+    assert not is_longer[0]
+    assert sent[is_longer.index(True)].is_changed == has_grown
 
 
 def test_a_text_that_has_gone_is_no_longer_in_sight() -> None:
