@@ -24,7 +24,7 @@ WORD_SCORE = 0.3
 LENGTHS = 0.15, 1.3
 """How long a character or two are, in text heights, from and to."""
 
-COVERED = 0.1
+COVERED = 0.3
 """Of which so much lies under known words is a piece of them."""
 
 
