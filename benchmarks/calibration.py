@@ -24,8 +24,9 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.clips import ALL_KINDS, FPS, SeenWord, load_labels
+from benchmarks.clips import ALL_KINDS, load_labels
 from benchmarks.environment import environment
+from benchmarks.layers import FPS, SeenWord
 from benchmarks.pairs import pairs, said_words
 from benchmarks.realtime import find_clips, read_with_ocrstream
 from benchmarks.recording import add_save_flag, conclude

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.clips import FPS, SeenWord
+from benchmarks.layers import FPS, SeenWord
 from ocrstream.geometry import Polygon, polygon_size_wh, to_polygon
 from search.timeline import Sighting
 from training.protocols import recall_precision_f, words_of

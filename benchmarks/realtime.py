@@ -42,9 +42,10 @@ import av
 import numpy as np
 
 from benchmarks.camera import cpu_s, measure_live
-from benchmarks.clips import ALL_KINDS, FPS, SeenWord, load_labels
+from benchmarks.clips import ALL_KINDS, load_labels
 from benchmarks.embedded import embedded_run
 from benchmarks.environment import environment
+from benchmarks.layers import FPS, SeenWord
 from benchmarks.pairs import Counts, Said, appearances, frame_ms, linked, pairs, said_at, said_words
 from benchmarks.parts import PARTS, without
 from benchmarks.recording import add_save_flag, conclude

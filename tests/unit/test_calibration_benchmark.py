@@ -14,7 +14,7 @@ from benchmarks.calibration import (
     said_by,
     surprise,
 )
-from benchmarks.clips import SeenWord, Word
+from benchmarks.layers import SeenWord, Word
 from ocrstream.geometry import box_polygon
 from ocrstream.messages import FrameInfo, Region
 from recognizer_consumer.appearing import Sighting

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.clips import KINDS, DemoClip, load_labels, main, make_clip, write_clip
+from benchmarks.clips import DemoClip, load_labels, main, make_clip, write_clip
+from benchmarks.kinds import KINDS
 
 SIZE = (320, 180)
 MAGENTA, GREEN = (255, 0, 255), (0, 255, 0)

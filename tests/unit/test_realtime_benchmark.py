@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.camera import packets_in_a_loop
-from benchmarks.clips import ALL_KINDS, Clip, Layer, SeenWord, Word, write_clip
+from benchmarks.clips import ALL_KINDS, write_clip
+from benchmarks.layers import Clip, Layer, SeenWord, Word
 from benchmarks.pairs import appearances, frame_ms, linked, missed_pairs, pairs, said_at, said_words
 from benchmarks.parts import PARTS, without
 from benchmarks.realtime import Readings, find_clips, main, read_with_ocrstream, read_with_rapidocr
