@@ -157,13 +157,15 @@ class Contest:
     Args:
         systems: which of `SYSTEMS`.
         every: of how many frames ``rapidocr-nth`` reads one; None for as many as fit ``ocrstream``'s time.
+        fps: how many frames a second of the clips this program takes; 0 for all.
         shows_words: whether to print what was missed and what was wrong most often. It is never kept: the words are
             the data's.
     """
 
-    def __init__(self, systems: Sequence[str], every: int | None, *, shows_words: bool) -> None:
+    def __init__(self, systems: Sequence[str], every: int | None, fps: float = 0.0, *, shows_words: bool) -> None:
         self._systems = systems
         self._every = every
+        self._fps = fps
         self._shows_words = shows_words
         self._sums: dict[str, _Sum] = {}
 
@@ -197,7 +199,8 @@ class Contest:
         if system == "rapidocr-nth":
             readings = read_with_rapidocr(video)
             return readings.outcome(self._every or readings.every_within(spent_s))
-        settings = {"OCRSTREAM_DETECTOR_READ": "all" if system == "read-all" else "new"}
+        read = "all" if system == "read-all" else "new"
+        settings = {"OCRSTREAM_DETECTOR_READ": read, "OCRSTREAM_PRODUCER_FPS": str(self._fps)}
         with without(system.removeprefix("no-") if system.startswith("no-") else None):
             return read_with_ocrstream(video, frames, settings)
 
@@ -302,7 +305,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--live", type=float, metavar="SECONDS", help="each clip as a camera, for so long")
     parser.add_argument("--cameras", type=int, metavar="N", help="with --live: so many cameras at once")
     parser.add_argument("--distributed", action="store_true", help="with --live: over Kafka and Elasticsearch")
-    parser.add_argument("--fps", type=float, default=0.0, help="with --distributed: frames a second that are taken")
+    parser.add_argument(
+        "--fps",
+        type=float,
+        default=0.0,
+        help="frames a second that ocrstream takes; not with --live, but for --distributed",
+    )
     parser.add_argument("--words", action="store_true", help="print what was missed and wrong most often; never kept")
     add_save_flag(parser)
     options = parser.parse_args(argv)
@@ -310,8 +318,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--every is a number of frames, 1 or more")
     if options.live is None and (options.cameras is not None or options.distributed):
         parser.error("--cameras and --distributed go with --live SECONDS")
-    if options.fps and not options.distributed:
-        parser.error("--fps goes with --distributed: in one process every frame that comes is taken")
+    if options.fps and options.live is not None and not options.distributed:
+        parser.error("--fps goes with files and --distributed: of a camera in one process every frame is taken")
     if options.cameras is not None and options.cameras < 1:
         parser.error("--cameras is a number of cameras, 1 or more")
     # Its budget is what ocrstream took, which therefore comes first.
@@ -335,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             }
         else:
             print(HEAD)
-            figures = Contest(systems, options.every, shows_words=options.words).run(videos)
+            figures = Contest(systems, options.every, options.fps, shows_words=options.words).run(videos)
     except OcrstreamError as error:
         sys.exit(str(error))
     name = "realtime" if options.live is None else "realtime-live"
