@@ -21,6 +21,8 @@ MIN_CONTAINED = 0.7
 """A line that lies in another so far is a part of it: they split or merged, or it came into the frame bit by bit."""
 MIN_ALIKE_HEIGHT = 0.6
 """But a small line in a tall one is another, whose letters the tall one's frame surrounds."""
+LEAST_BEYOND = 0.4
+"""A line is longer than another at an end where it is so by this share of its height."""
 
 
 class Overlap(NamedTuple):
@@ -91,6 +93,26 @@ def match(pairs: Mapping[tuple[int, int], Overlap]) -> dict[int, int]:
             matched[line] = track
             taken.add(track)
     return matched
+
+
+def beyond(line: Line, other: Line) -> list[Line]:
+    """The parts of a line, at its beginning and its end, by which it is longer than another one in its place."""
+    (start, end), (other_start, other_end) = (
+        ((corners[0] + corners[3]) / 2, (corners[1] + corners[2]) / 2) for corners in (line, other)
+    )
+    length = float(np.linalg.norm(end - start))
+    if not length:
+        return []
+    along = (end - start) / length
+    left, right = (float(more @ along) / length for more in (other_start - start, end - other_end))
+    parts = ((0.0, left), left), ((1.0 - right, 1.0), right)
+    return [_between(line, *part) for part, share in parts if LEAST_BEYOND * _height(line) / length <= share <= 1]
+
+
+def _between(line: Line, start: float, end: float) -> Line:
+    """A part of a line, from one share of its length to another."""
+    top, bottom = (corner + np.array([[start], [end]]) * (other - corner) for corner, other in (line[:2], line[3:1:-1]))
+    return np.array([top[0], top[1], bottom[1], bottom[0]])
 
 
 def _height(line: Line) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from detector_consumer import flow
 from detector_consumer.flow import Corners, Grey
-from detector_consumer.matching import Lines, overlaps
+from detector_consumer.matching import Lines, beyond, overlaps
 from detector_consumer.motion import Motion
 from detector_consumer.stepping import STILL_FIT, Step
 from ocrstream.geometry import Polygon, to_polygon
@@ -34,8 +34,6 @@ TAKEN_IOU, TAKEN_SHARE = 0.3, 0.5
 
 OVERLOOKED_S = 1.5
 """What has been there for so long when it is found has been overlooked: what comes up is found sooner."""
-LEAST_MORE = 0.4
-"""A line that is longer by so many text heights at an end was found with more of its text."""
 
 
 class Moment(NamedTuple):
@@ -132,32 +130,12 @@ def was_overlooked(moments: Sequence[Moment], known: Polygon, found: Polygon) ->
         known: where the line was thought to be in the last of them.
         found: where it was found.
     """
-    more = _more(np.array(known), np.array(found))
+    more = beyond(np.array(found), np.array(known))
     if not more:
         return False
     since_ns = [sights[0].at_ns if sights else None for sights, _ in retraced(moments, np.array(more))]
     newest_ns = moments[-1].info.captured_at_ns
     return all(at_ns is not None and newest_ns - at_ns >= OVERLOOKED_S * 1e9 for at_ns in since_ns)
-
-
-def _more(known: Corners, found: Corners) -> list[Corners]:
-    """The parts of a line, ``(4, 2)`` each, by which it is longer than what was known of it."""
-    (start, end), (known_start, known_end) = (
-        ((corners[0] + corners[3]) / 2, (corners[1] + corners[2]) / 2) for corners in (found, known)
-    )
-    length_px, height_px = (float(np.linalg.norm(side)) for side in (end - start, found[3] - found[0]))
-    if not length_px:
-        return []
-    along = (end - start) / length_px
-    left, right = (float(more @ along) / length_px for more in (known_start - start, end - known_end))
-    parts = ((0.0, left), left), ((1.0 - right, 1.0), right)
-    return [_between(found, *part) for part, share in parts if LEAST_MORE * height_px / length_px <= share <= 1]
-
-
-def _between(line: Corners, start: float, end: float) -> Corners:
-    """A part of a line, from one share of its length to another."""
-    top, bottom = (corner + np.array([[start], [end]]) * (other - corner) for corner, other in (line[:2], line[3:1:-1]))
-    return np.array([top[0], top[1], bottom[1], bottom[0]])
 
 
 def _step_back(

@@ -31,7 +31,7 @@ from detector_consumer import flow
 from detector_consumer.covering import Front, bands
 from detector_consumer.edges import NOT_TORN, Torn
 from detector_consumer.flow import Grey, Patches
-from detector_consumer.matching import Lines, Overlap, match, overlaps
+from detector_consumer.matching import Lines, Overlap, beyond, match, overlaps
 from detector_consumer.motion import Motion
 from detector_consumer.stepping import STILL_FIT, SURE_FIT, VISIBLE_FIT, Step
 from ocrstream.geometry import Polygon, polygon_of, polygon_size_wh, to_polygon
@@ -55,6 +55,8 @@ MIN_INSIDE = 0.15
 """A line of which less is left in the frame has left."""
 MOST_LEFT = 0.85
 """A piece of a line is at most this share of it long."""
+BLANK = 0.3
+"""And what is left of the line has at least this share of the piece's contrast."""
 LETTER, MIN_BIT, MOST_BIT = 1.2, 0.5, 0.5
 """A bit of a line is at most so many times as long as high, lies so far in it, and is at most this share of it long."""
 ALL_OF_IT = 0.97
@@ -369,8 +371,27 @@ def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: 
     corners = track.corners[None] * source.scale
     now = flow.patches(source.grey, corners)
     fit = float(flow.fit(flow.within(track.reference, corners, found[None] * source.scale), now)[0])
-    # A piece beside what is in front of a line reaches over its edge.
-    return fit >= (VISIBLE_FIT if track.front.hides(source.at_ns) else SURE_FIT)
+    if track.front.hides(source.at_ns):
+        # A piece beside what is in front of a line reaches over its edge.
+        return fit >= VISIBLE_FIT
+    return fit >= SURE_FIT and all(_is_there(rest, found, track, source) for rest in beyond(track.corners, found))
+
+
+def _is_there(rest: NDArray[np.float64], found: NDArray[np.float64], track: _Track, source: _Source) -> bool:
+    """Whether a line still has letters in a part of it that was not found.
+
+    Where a text dissolves into a shorter one in its place, the line looked like a mixture of both when it was last
+    found, and in the shorter one's place it looks like that still.
+    """
+    assert source.grey is not None
+    assert track.reference is not None
+    here, there = (flow.patches(source.grey, part[None] * source.scale).levels.std() for part in (rest, found))
+    if here < BLANK * there:
+        return False
+    corners = track.corners[None] * source.scale
+    seen = flow.within(track.reference, corners, rest[None] * source.scale)
+    fit = float(flow.fit(seen, flow.patches(source.grey, corners))[0])
+    return fit >= VISIBLE_FIT or here >= FADED * there
 
 
 def _is_bit(track: _Track, found: NDArray[np.float64], pair: Overlap) -> bool:

@@ -317,6 +317,24 @@ def test_a_shorter_text_in_the_place_of_a_line_is_no_piece_of_it() -> None:
     assert iou(track.polygon, short) > 0.8
 
 
+@pytest.mark.parametrize("left", [0.0, 0.02])
+def test_a_text_that_has_dissolved_into_a_shorter_one_ends_where_that_ends(left: float) -> None:
+    long, short = box_polygon(100, 100, 190, 116), box_polygon(100, 100, 148, 116)
+    before, after = (with_sign(wall(), placing(100, 100), sign(text)).astype(float) for text in ("LISBON 9", "OSLO"))
+
+    def dissolving(share: float) -> Grey:
+        return noisy(np.asarray(before * share + after * (1 - share), np.uint8), round(100 * share))
+
+    tracker, _ = begun(dissolving(1), long)
+    for number in range(1, 46):
+        tracker.advance(KEY, dissolving(max(1 - number / 40, left)), 1.0, Motion.none(), at_ns(number))
+        if number == 32:
+            # A mixture, in which the short text is the stronger already.
+            tracker.associate(KEY, "f32", regions(long), at_ns(number))
+    (found,) = tracker.associate(KEY, "f45", regions(short), at_ns(45))
+    assert bounding_box(found.polygon)[2] == pytest.approx(148, abs=2)
+
+
 def test_another_text_found_in_the_place_of_a_line_is_remembered_though_it_is_restless() -> None:
     place = placing(200, 120)
     tracker, _ = begun(with_sign(wall(), place), placed(place))
