@@ -87,7 +87,14 @@ class Asking:
         return False
 
     def parts(
-        self, changes: Changes, known: Sequence[Followed], size_wh: tuple[int, int], at_ns: int, *, has_time: bool
+        self,
+        changes: Changes,
+        known: Sequence[Followed],
+        size_wh: tuple[int, int],
+        at_ns: int,
+        *,
+        has_time: bool,
+        at_rest: Collection[str] = (),
     ) -> list[Box]:
         """The parts of a frame that the detector is to look at; often none.
 
@@ -97,6 +104,8 @@ class Asking:
             size_wh: the frame's size.
             at_ns: when it was taken.
             has_time: whether there is time for more than what is entirely new.
+            at_rest: the lines whose pictures have changed for a while and have come to rest since the last question:
+                meanwhile they may have been found in pieces, or with some of what was there before.
         """
         whole = frame_box(size_wh)
         if self._at_ns is None:
@@ -110,13 +119,13 @@ class Asking:
         mistaken = [track.polygon for track in out_of_sight if track.track_id in self._found and not track.is_covered]
         if is_lost or mistaken:
             wait_s = EXAMINE_LOST_S
-        elif come_in or self._is_elsewhere(changes.tiles):
+        elif come_in or at_rest or self._is_elsewhere(changes.tiles):
             wait_s = EXAMINE_AFTER_S
         else:
             wait_s = self._wait_s
         if not has_time or at_ns - self._at_ns < wait_s * 1e9:
             return []
-        doubted = [track.polygon for track in in_sight if track.is_doubted]
+        doubted = [track.polygon for track in in_sight if track.is_doubted or track.track_id in at_rest]
         return parts_to_examine(changes, [*come_in, *doubted, *mistaken], [track.polygon for track in in_sight], whole)
 
     def _is_elsewhere(self, tiles: Tiles) -> bool:

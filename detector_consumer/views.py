@@ -58,6 +58,11 @@ JUST_READABLE = 0.02
 RESTLESS_S = 0.3
 """A picture that changes at every look, as behind somebody who walks by, is sent when it has come to rest, or so long
 after what was sent before it."""
+RESTS_NEWS, JUMP_NEWS = 0.01, 0.3
+"""A picture rests where it shows no more news than that since the last look, and has jumped where it shows so much.
+What lies between is on its way, as where one text dissolves into another: what could be read is neither."""
+ON_ITS_WAY_S = 0.8
+"""And is waited for so long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +109,7 @@ class Album:
     def __init__(self) -> None:
         self._sent: dict[str, tuple[View, int]] = {}
         self._looked_at: dict[str, View] = {}
+        self._restless_since_ns: dict[str, int] = {}
 
     def look(self, track_id: str, view: View, at_ns: int) -> Look:
         """Judge a look; what is wanted is taken as sent.
@@ -123,16 +129,26 @@ class Album:
         """Forget all other tracks."""
         for track_id in self._looked_at.keys() - track_ids:
             del self._looked_at[track_id], self._sent[track_id]
+            self._restless_since_ns.pop(track_id, None)
 
     def _judged(self, track_id: str, view: View, at_ns: int) -> Look:
         if track_id not in self._sent:
             return Look.CHANGED
         sent, sent_at_ns = self._sent[track_id]
         if is_same_picture(sent, view):
+            self._restless_since_ns.pop(track_id, None)
             return Look.BETTER if is_clearly_better(view, sent) else Look.SAME
-        # What changes at once after a while, as a clock does, is told at once.
-        is_late = not 0 <= at_ns - sent_at_ns < RESTLESS_S * 1e9
-        return Look.CHANGED if is_late or is_same_picture(self._looked_at[track_id], view) else Look.RESTLESS
+        since_ns = self._restless_since_ns.setdefault(track_id, at_ns)
+        lately = news(self._looked_at[track_id], view)
+        # What changes at once after a while, as a clock does, is told at once; but more of a line, or less, may be
+        # found just now because another text comes up there.
+        has_jumped = lately >= JUMP_NEWS and _is_as_long(self._looked_at[track_id], view)
+        is_told = has_jumped and not 0 <= at_ns - sent_at_ns < RESTLESS_S * 1e9
+        is_late = not 0 <= at_ns - since_ns < ON_ITS_WAY_S * 1e9
+        if not (is_told or is_late or lately < RESTS_NEWS):
+            return Look.RESTLESS
+        del self._restless_since_ns[track_id]
+        return Look.CHANGED
 
 
 def view_of(crop: Image, polygon: Polygon, *, is_whole: bool = True) -> View:
@@ -165,21 +181,26 @@ def is_clearly_better(view: View, known: View) -> bool:
 def news(known: View, view: View) -> float:
     """The largest part of one letter's width of a crop that a known one does not explain, 0 to 1."""
     old, new = known.descriptor, view.descriptor
-    stretch = new.shape[1] / old.shape[1]
     if not view.is_whole and view.score * MAX_STRETCH < known.score:
         # What leaves over an edge is cut lower and askew, and was read better before.
         return 0.0
-    if stretch < 1 and not view.is_whole:
+    if new.shape[1] < old.shape[1] and not view.is_whole:
         inner = _inner(new)
         place = _place_of(inner, old)
         return 0.0 if _is_alike(place, inner) else _Patterns(place).unexplained(inner)
-    if not 1 / MAX_STRETCH <= stretch <= MAX_STRETCH:
+    if not _is_as_long(known, view):
         return 1.0
     if new.shape != old.shape:
         new = np.asarray(cv2.resize(new, (old.shape[1], ROWS), interpolation=cv2.INTER_LINEAR), np.float32)
     inner = _inner(old)
     place = _place_of(inner, new)
     return 0.0 if _is_alike(inner, place) else known.patterns.unexplained(place)
+
+
+def _is_as_long(known: View, view: View) -> bool:
+    """Whether two crops may show as much of a line."""
+    stretch: float = view.descriptor.shape[1] / known.descriptor.shape[1]
+    return 1 / MAX_STRETCH <= stretch <= MAX_STRETCH
 
 
 def sharpness(grey: NDArray[np.uint8]) -> float:

@@ -65,6 +65,10 @@ a vote needs voices. When its picture has changed this begins anew: it may have 
 MOST_READ_AGAIN = 3
 """So many lines are read again together at most."""
 
+RESTLESS_LOOKS = 3
+"""Where a picture was restless in so many looks in a row, the line is looked for anew when it rests: a text may have
+dissolved into another one there."""
+
 COMING_IN_S = 1.0
 """A line that the frame's edge cuts off is read after this time, and again, at the latest."""
 
@@ -105,6 +109,8 @@ class Watch:
         self._has_answer = False
         self._come_in_last: set[str] = set()
         self._overlooked: set[str] = set()
+        self._restless: dict[str, int] = {}
+        self._at_rest: set[str] = set()
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
         self._told: dict[str, Polygon] = {}
@@ -161,7 +167,14 @@ class Watch:
         if self._asked is not None:
             self._asked.since.append(step)
         elif may_ask and (
-            parts := self._asking.parts(self._changes, known, shown.size_wh(), info.captured_at_ns, has_time=has_time)
+            parts := self._asking.parts(
+                self._changes,
+                known,
+                shown.size_wh(),
+                info.captured_at_ns,
+                has_time=has_time,
+                at_rest=self._at_rest,
+            )
         ):
             return self._ask(shown, parts, in_sight)
         return None
@@ -233,6 +246,7 @@ class Watch:
         examination = Examination(shown.array(), parts, self._masks, in_sight)
         self._asked = _Asked(examination, self._past.moments(), self._tracker.copy(), [])
         self._asking.asked(self._at_ns(), self._changes, self._tracker.tracks(_KEY))
+        self._at_rest.clear()
         # What changes from now on is to be looked at next time.
         self._note_examined(examination)
         return examination
@@ -264,7 +278,8 @@ class Watch:
         ids = {track.track_id for track in known}
         self._album.keep(ids)
         self._overlooked &= ids
-        for kept in (self._words, self._read, self._first_ns, self._came):
+        self._at_rest &= ids
+        for kept in (self._words, self._read, self._first_ns, self._came, self._restless):
             for track_id in kept.keys() - ids:
                 del kept[track_id]
         at_ns = info.captured_at_ns
@@ -351,6 +366,10 @@ class Watch:
                 continue
             view = view_of(cut(shown.array(), track.polygon), track.polygon, is_whole=track.is_whole)
             look = self._album.look(track.track_id, view, self._at_ns())
+            if look is Look.RESTLESS:
+                self._restless[track.track_id] = self._restless.get(track.track_id, 0) + 1
+            elif self._restless.pop(track.track_id, 0) >= RESTLESS_LOOKS:
+                self._at_rest.add(track.track_id)
             if look.is_wanted or has_come_in:
                 # Of what looks otherwise only because more of it was found, nothing has changed.
                 is_changed = look is Look.CHANGED and track.track_id not in self._overlooked

@@ -15,6 +15,7 @@ from ocrstream.lines import place_words
 from ocrstream.messages import SURE, Appearance, FrameInfo, Region, Sight, Text, Word
 from recognizer_consumer.calibration import Calibration
 from recognizer_consumer.consensus import Consensus, Voted
+from recognizer_consumer.likeness import is_unlike
 
 MOVED_PX = 4.0
 """A path point is kept when the line has moved this far from the last one."""
@@ -199,6 +200,11 @@ class OpenAppearance:
         """Whether a reading is of the same picture as the last one that counts, and says the same."""
         assert self.before is not None
         return self.waiting is None and not line.is_changed and are_alike(line.text, self.before[1].text)
+
+    def is_contradicted(self, line: Sighting) -> bool:
+        """Whether a reading and the last one that counts both say surely what is nothing like all readings together."""
+        assert self.before is not None
+        return are_steady(self.before[1], line) and is_unlike(line.text, self.winner().text)
 
     def said_at(self, region: Region) -> Text:
         """What stands here now, where the line is."""

@@ -41,9 +41,6 @@ LEAST_WEIGHT = 1e-6
 ROOM = 16
 """Columns that are kept beyond twice the length of the text."""
 
-CONFUSED_COST = 0.5
-"""What it costs to take a character for one it is confused with, and its share in its column on top of that."""
-
 REMEMBERED = 32
 """Alignments that are kept: a sign gives the same few readings again and again."""
 
@@ -152,8 +149,8 @@ class Consensus:
     def _edits(self, pieces: Sequence[str]) -> list[Edit]:
         """What may be read otherwise: as other readings have it, or as what is confused with it."""
         edits = [
-            Edit(CONFUSED_COST + self._shares(self._columns[start])[pieces[start]], start, end, letters)
-            for start, end, letters in confusions(pieces)
+            edit._replace(cost=edit.cost + self._shares(self._columns[edit.start])[pieces[edit.start]])
+            for edit in confusions(pieces)
         ]
         for place, (column, piece) in enumerate(zip(self._columns, pieces, strict=True)):
             shares = self._shares(column)

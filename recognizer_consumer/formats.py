@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 LOOKALIKES = ("8B", "2Z", "6G", "0D", "0Q")
 """Pairs that are confused now and then; a search keeps them apart, a format may tell which of them it is."""
 
+CONFUSED_COST, LOOKALIKE_COST = 0.5, 0.7
+"""What it costs to take a character for one it is confused with, often or now and then, and its share in its column on
+top of that."""
+
 LONGEST_MATCH_S = 0.05
 """A regular expression that takes longer for a text may take for ever: it does not hold then."""
 
@@ -41,19 +45,19 @@ class Edit(NamedTuple):
     letters: str
 
 
-def confusions(pieces: Sequence[str]) -> list[tuple[int, int, str]]:
-    """What recognisers confuse with a text's characters: start, end and the letters instead.
+def confusions(pieces: Sequence[str]) -> list[Edit]:
+    """What recognisers confuse with a text's characters.
 
     Args:
         pieces: one character each, or none.
     """
     filled = [place for place, piece in enumerate(pieces) if piece]
-    found = []
-    for place in filled:
-        found += [(place, place + 1, other) for other in _confused_with(pieces[place])]
-    for place, behind in pairwise(filled):
-        found += [(place, behind + 1, other) for other in _confused_with(pieces[place] + pieces[behind])]
-    return found
+    spans = [(place, place) for place in filled] + list(pairwise(filled))
+    return [
+        Edit(cost, first, last + 1, other)
+        for first, last in spans
+        for cost, other in _confused_with("".join(pieces[first : last + 1]))
+    ]
 
 
 def nearest_match(pieces: Sequence[str], edits: Sequence[Edit], patterns: Sequence[Pattern]) -> str | None:
@@ -131,9 +135,10 @@ def _edited(pieces: Sequence[str], edits: Sequence[tuple[int, int, str]]) -> str
     return "".join([*parts, *pieces[behind:]])
 
 
-def _confused_with(letters: str) -> list[str]:
-    same = [*_ALIKE.get(_folded(letters), ()), *_LOOKALIKE.get(letters, ())]
-    return [other for other in same if other != letters]
+def _confused_with(letters: str) -> list[tuple[float, str]]:
+    same = [(CONFUSED_COST, other) for other in _ALIKE.get(_folded(letters), ())]
+    same += [(LOOKALIKE_COST, other) for other in _LOOKALIKE.get(letters, ())]
+    return [(cost, other) for cost, other in same if other != letters]
 
 
 def _folded(letters: str) -> str:

@@ -12,7 +12,8 @@ of anything that is nothing like the winner (a slide, a caption), or, where it d
 ``B2``), of the same text. A reading that then stands there as last read for `HELD_S` counts like two: a second one
 would say the same. Where the picture is known to rest between the two, it is enough that what differs is sure; where
 nobody compares pictures, both have to be, and the text before them. What differs little otherwise is a misreading, and
-voted on; so is whatever differs in a picture that has not changed. Texts that are alike when folded never differ: that
+voted on; so is whatever differs in a picture that has not changed, unless two sure readings in a row say the same and
+are nothing like the winner. Texts that are alike when folded never differ: that
 is what a recogniser confuses. Three more are no new text:
 
 - A clearly better view that says something a little different: what was read from worse ones is corrected.
@@ -313,6 +314,10 @@ def _count(source: _Source, track_id: str, info: FrameInfo, line: Sighting) -> l
         vote.correct(info, line, is_better=kind is Correction.BETTER)
         return []
     if vote.says_again(line):
+        if vote.before is not None and vote.is_contradicted(line):
+            before, reading = vote.before
+            waiting = Waiting(reading, Trail.begin(before, reading.region.polygon))
+            return _replace(source, track_id, vote, waiting, then=(info, line))
         vote.add(info, line)
         return []
     grown = growth(vote, info, line)

@@ -71,6 +71,22 @@ def test_at_first_and_after_a_cut_all_of_the_frame_is_looked_at() -> None:
     assert asking.begins
 
 
+def test_a_line_whose_picture_has_come_to_rest_is_looked_at_though_nothing_changes() -> None:
+    asking = answered(changed(), line("a"))
+    assert parts(asking, 1, changed(), line("a")) == []
+    asked = [
+        asking.parts(changed(), [line("a")], SIZE_WH, round(at_s * 1e9), has_time=True, at_rest={"a"})
+        for at_s in (EXAMINE_AFTER_S - 0.01, EXAMINE_AFTER_S)
+    ]
+    ((x0, y0, x1, y1),) = asked[1]
+    assert asked[0] == []
+    assert (x0, y0, x1, y1) != (0.0, 0.0, 640.0, 360.0)
+    assert x0 <= 40
+    assert y0 <= 30
+    assert x1 >= 240
+    assert y1 >= 74
+
+
 def test_what_is_looked_at_in_vain_is_looked_at_ever_more_seldom_and_elsewhere_soon() -> None:
     fan, banner = changed((15, 28)), changed((15, 28), (2, 2))
     waits = [waits_s(answered(fan, times=times), 0, fan) for times in (1, 2, 3, 9)]

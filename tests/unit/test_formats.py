@@ -12,8 +12,7 @@ PLATFORM, CLOCK = regex.compile(r"[A-Z]\d\d"), regex.compile(r"\d\d:\d\d")
 
 
 def near(text: str, *patterns: regex.Pattern[str]) -> str | None:
-    edits = [Edit(1.0, *confusion) for confusion in confusions(text)]
-    return nearest_match(text, edits, patterns)
+    return nearest_match(text, confusions(text), patterns)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +26,7 @@ def near(text: str, *patterns: regex.Pattern[str]) -> str | None:
         ("BZ2", "B22"),
         ("l1:3O", "11:30"),
         ("|2:05", "12:05"),
+        ("007", "O07"),
     ],
 )
 def test_what_is_confused_is_read_as_the_format_has_it(text: str, expected: str) -> None:
@@ -50,7 +50,7 @@ def test_two_letters_are_confused_with_one_and_one_with_two() -> None:
 
 
 def test_what_another_reading_had_is_taken_before_a_confusion() -> None:
-    edits = [Edit(1.0, *confusion) for confusion in confusions("O12")]
+    edits = confusions("O12")
     assert nearest_match("O12", [*edits, Edit(0.2, 0, 1, "B")], [regex.compile(r"[B0]12")]) == "B12"
     assert nearest_match("O12", [*edits, Edit(1.2, 0, 1, "B")], [regex.compile(r"[B0]12")]) == "012"
 

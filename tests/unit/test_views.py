@@ -8,6 +8,7 @@ from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
 from detector_consumer.views import (
+    ON_ITS_WAY_S,
     RESTLESS_S,
     Album,
     Look,
@@ -205,6 +206,34 @@ def test_an_album_wants_each_time_a_clock_shows_once_and_at_once() -> None:
 def test_what_changes_soon_after_it_was_sent_is_waited_for_to_rest() -> None:
     seen = looks(*(view(line(text)) for text in (TIME, "ARRIVALS", "DEPARTED", "DEPARTED", "DEPARTED")))
     assert seen == [Look.CHANGED, Look.RESTLESS, Look.RESTLESS, Look.CHANGED, Look.SAME]
+
+
+def dissolving(*texts: str, steps: int) -> list[View]:
+    """Texts of one length, each of which becomes the next one in so many looks; the last one then stands."""
+    seen = []
+    for before, after in itertools.pairwise(line(text).astype(float) for text in texts):
+        shares = (number / steps for number in range(steps))
+        seen += [view(np.asarray(before * (1 - share) + after * share, np.uint8)) for share in shares]
+    return [*seen, *[view(line(texts[-1]))] * 5]
+
+
+def test_what_dissolves_is_sent_when_it_has_come_to_rest() -> None:
+    seen = looks(*dissolving("ARRIVALS", "DEPARTED", steps=6))
+    assert seen[0] is Look.CHANGED
+    assert seen[4:] == [*[Look.RESTLESS] * 3, Look.CHANGED, *[Look.SAME] * 3]
+
+
+def test_what_dissolves_on_and_on_is_not_waited_for_all_the_time() -> None:
+    seen = looks(*dissolving("ARRIVALS", "DEPARTED", "PLATFORM", "BOARDING", "TERMINAL", "CANCELED", steps=6))
+    sent = [number for number, look in enumerate(seen) if look is Look.CHANGED]
+    assert len(sent) >= 3
+    assert 10 * ON_ITS_WAY_S <= np.mean(np.diff(sent)) <= 10 * ON_ITS_WAY_S + 5
+
+
+def test_a_longer_line_is_looked_at_twice_before_it_is_sent() -> None:
+    seen = looks(*(view(line(text)) for text in ["GATE"] * 6 + ["GATE B12 AND C3"] * 4))
+    assert [number for number, look in enumerate(seen) if look is Look.CHANGED] == [0, 7]
+    assert seen[6] is Look.RESTLESS
 
 
 def test_an_album_seldom_wants_who_walks_by() -> None:

@@ -374,6 +374,16 @@ def test_another_reading_of_the_same_picture_is_a_misreading() -> None:
     assert place.spans() == [("T 011", 2, 1.0, 1.6)]
 
 
+@pytest.mark.parametrize(("confidence", "texts"), [(0.95, ["Annual meeting", "Budget"]), (0.6, ["Annual meeting"])])
+def test_two_sure_readings_that_say_something_else_are_no_misreadings(confidence: float, texts: list[str]) -> None:
+    place = Place()
+    for number in range(4):
+        place.read(1 + number, "Annual meeting", is_changed=number == 0)
+    for number in range(2):
+        place.read(5 + number, "Budget", confidence=confidence, is_changed=False)
+    assert [text for text, *_ in place.spans()] == texts
+
+
 def test_a_changed_picture_that_is_read_surely_and_stands_is_another_text_whatever_was_before() -> None:
     place = Place()
     place.read(1.0, "T 011", 0.6)

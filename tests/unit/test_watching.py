@@ -20,10 +20,12 @@ from detector_consumer.gating import EXAMINE_EVERY_S
 from detector_consumer.glancing import FOLLOW_AFTER_S
 from detector_consumer.retracing import MOMENT_S
 from detector_consumer.stage import DetectorStage
+from detector_consumer.views import Look
 from detector_consumer.watching import (
     KEEP_AFTER_S,
     LOOK_AFTER_S,
     READ_AGAIN_S,
+    RESTLESS_LOOKS,
     TELL_AFTER_S,
     Watch,
 )
@@ -545,6 +547,19 @@ def test_a_detector_that_fails_at_the_end_takes_nothing_away(caplog: pytest.LogC
     (last,) = rig.finish()
     assert [len(crop.pictures) for crop in last.crops] == [1]
     assert "at the end of hall" in caplog.text
+
+
+@pytest.mark.parametrize("restless", [RESTLESS_LOOKS - 1, RESTLESS_LOOKS])
+def test_where_a_picture_has_come_to_rest_the_detector_looks_once_more(
+    monkeypatch: pytest.MonkeyPatch, restless: int
+) -> None:
+    rig = Rig()
+    rig.show(still(1, 2, GATE, noise=1))
+    assert rig.detector.shown == [SIZE_WH]
+    looks = iter([Look.RESTLESS] * restless + [Look.CHANGED])
+    monkeypatch.setattr("detector_consumer.views.Album.look", lambda *_: next(looks, Look.SAME))
+    rig.show(still(2, 4, GATE, noise=1))
+    assert [size < SIZE_WH for size in rig.detector.shown[1:]] == [True] * (restless == RESTLESS_LOOKS)
 
 
 class LateDetector(Watched):
