@@ -1,6 +1,6 @@
 """Videos with exact labels, read by this program with and without its parts, and by RapidOCR frame by frame.
 
-    python -m benchmarks.realtime CLIPS_DIR [--kinds still …] [--systems ocrstream …] [--every N] [--words] [--save]
+    python -m benchmarks.realtime CLIPS_DIR [--kinds still …] [--systems ocrstream …] [--every N] [--fps N] [--words]
     python -m benchmarks.realtime CLIPS_DIR --live SECONDS [--cameras N] [--distributed [--fps N]] [--save]
 
 CLIPS_DIR holds what `benchmarks.clips` makes. What is measured of texts: `benchmarks.pairs`. Other videos there have no

@@ -14,7 +14,7 @@ from benchmarks.clips import ALL_KINDS, write_clip
 from benchmarks.layers import Clip, Layer, SeenWord, Word
 from benchmarks.pairs import appearances, frame_ms, linked, missed_pairs, pairs, said_at, said_words
 from benchmarks.parts import PARTS, without
-from benchmarks.realtime import Readings, find_clips, main, read_with_ocrstream, read_with_rapidocr
+from benchmarks.realtime import Outcome, Readings, find_clips, main, read_with_ocrstream, read_with_rapidocr
 from detector_consumer import glancing
 from detector_consumer.asking import Asking
 from detector_consumer.views import Album, View
@@ -241,6 +241,22 @@ def test_a_clip_is_read_without_each_part(tmp_path: Path, part: str) -> None:
     assert all(outcome.said)
 
 
+def test_of_clips_so_many_frames_are_taken_as_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def read(video: Path, frames: int, settings: dict[str, str]) -> Outcome:
+        asked.append(settings["OCRSTREAM_PRODUCER_FPS"])
+        return Outcome([[] for _ in range(frames)], [], 1.0, 1.0)
+
+    monkeypatch.setattr("benchmarks.realtime.read_with_ocrstream", read)
+    clip = clip_of(tmp_path, frames=5)
+    clip.rename(tmp_path / "still-1.mp4")
+    clip.with_suffix(".jsonl").rename(tmp_path / "still-1.jsonl")
+    for flags in ([], ["--fps", "10"]):
+        assert main([str(tmp_path), "--systems", "ocrstream", *flags]) == 0
+    assert [float(fps) for fps in asked] == [0, 10]
+
+
 def test_a_camera_shows_its_clip_again_without_a_jump(tmp_path: Path) -> None:
     sent = list(islice(packets_in_a_loop(clip_of(tmp_path, frames=5)), 12))
     shown_s = sorted(float((packet.pts or 0) * (packet.time_base or 0)) for _, packet, _ in sent[:10])
@@ -268,6 +284,7 @@ def test_clips_are_found_by_kind_where_they_have_labels(tmp_path: Path) -> None:
         (["--cameras", "2"], "go with --live SECONDS"),
         (["--distributed"], "go with --live SECONDS"),
         (["--live", "1", "--cameras", "0"], "1 or more"),
+        (["--live", "1", "--fps", "5"], "--fps goes with files"),
         (["--kinds", "pan"], "no labelled clip of pan"),
     ],
 )
