@@ -58,7 +58,7 @@ JUST_READABLE = 0.02
 RESTLESS_S = 0.3
 """A picture that changes at every look, as behind somebody who walks by, is sent when it has come to rest, or so long
 after what was sent before it."""
-RESTS_NEWS, JUMP_NEWS = 0.01, 0.3
+RESTS_NEWS, JUMP_NEWS = 0.01, 0.5
 """A picture rests where it shows no more news than that since the last look, and has jumped where it shows so much.
 What lies between is on its way, as where one text dissolves into another: what could be read is neither."""
 ON_ITS_WAY_S = 0.8

@@ -26,6 +26,10 @@ NARROW_WIDTH, WIDE_WIDTH, SPACE_WIDTH = 0.55, 1.5, 0.6
 NEAR = 0.4
 """Words this near to each other, in line heights, may be one that the detector cut apart."""
 
+WITHIN_NUMBERS = tuple(".,:-/")
+MARKED = tuple(":-/")
+"""What may stand between two digits of a number, and what of it no word ends with otherwise."""
+
 REACH = 0.75
 """A gap is looked for this far from where the space should be, in line heights."""
 
@@ -90,8 +94,10 @@ def put_together(
             continue
         for piece, text, confidence, characters in _words(crop, place, reading):
             if kept and _are_one_number(kept[-1], text, piece):
-                kept[-1] = _joined(kept[-1], Word(text, piece, _share(confidence)))
-                sureness += characters
+                # The mark between them may have been read of both.
+                twice = int(text[0] == kept[-1].text[-1] and not text[0].isdigit())
+                kept[-1] = _joined(kept[-1], Word(text[twice:], piece, _share(confidence)))
+                sureness += characters[twice:]
                 continue
             kept.append(Word(text, piece, _share(confidence)))
             # Between two words stands a space, as sure as the less sure of its neighbours.
@@ -108,10 +114,14 @@ def put_together(
 
 
 def _are_one_number(before: Word, text: str, place: Polygon) -> bool:
-    """Whether a word goes on with a time, a price or the like, that was cut apart at its point or colon."""
+    """Whether a word goes on with a time, a date, a price or the like, that was cut apart at one of its marks."""
     end, start = before.text[-2:], text[:2]
-    goes_on = end[-1:].isdigit() and start[:1] in tuple(".,:") and start[1:].isdigit()
-    goes_on = goes_on or (end[:1].isdigit() and end[1:] == ":" and start[:1].isdigit())
+    begins_with_mark = start[:1] in WITHIN_NUMBERS and start[1:].isdigit()
+    if end[-1:].isdigit():
+        goes_on = begins_with_mark
+    else:
+        is_marked = end[1:] in MARKED and start[:1].isdigit()
+        goes_on = end[:1].isdigit() and (is_marked or (begins_with_mark and end[1:] == start[0]))
     if not goes_on:
         return False
     gap = (np.array(place[0]) + place[3] - before.polygon[1] - before.polygon[2]) / 2

@@ -2,7 +2,7 @@
 
 A text that has none of its source's formats, but hardly differs from one that has, was probably misread: ``8l2`` where
 a letter and two digits are to stand is ``B12``. Nothing is invented: what is put in its place was read there too, in
-another reading, or is what recognisers confuse with what was read (`ocrstream.folding`, and `LOOKALIKES`). Which
+another reading, or is what recognisers confuse with what was read (`ocrstream.folding`, `LOOKALIKES`, and `GAP`). Which
 formats a source has is told by `ocrstream.by_source`.
 """
 
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 LOOKALIKES = ("8B", "2Z", "6G", "0D", "0Q")
 """Pairs that are confused now and then; a search keeps them apart, a format may tell which of them it is."""
+
+GAP = ("", *"-:.")
+"""A space may be none, and a mark that was not seen."""
 
 CONFUSED_COST, LOOKALIKE_COST = 0.5, 0.7
 """What it costs to take a character for one it is confused with, often or now and then, and its share in its column on
@@ -136,6 +139,8 @@ def _edited(pieces: Sequence[str], edits: Sequence[tuple[int, int, str]]) -> str
 
 
 def _confused_with(letters: str) -> list[tuple[float, str]]:
+    if letters == " ":
+        return [(CONFUSED_COST, other) for other in GAP]
     same = [(CONFUSED_COST, other) for other in _ALIKE.get(_folded(letters), ())]
     same += [(LOOKALIKE_COST, other) for other in _LOOKALIKE.get(letters, ())]
     return [(cost, other) for cost, other in same if other != letters]

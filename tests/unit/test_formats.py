@@ -49,6 +49,13 @@ def test_two_letters_are_confused_with_one_and_one_with_two() -> None:
     assert near("vvest", regex.compile("west")) == "west"
 
 
+def test_spaces_come_and_go_and_may_have_been_dashes() -> None:
+    date = regex.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
+    assert near("2027 -03 14 10:21", date) == "2027-03-14 10:21"
+    assert near("1O :21", CLOCK) == "10:21"
+    assert near("KX 4471", regex.compile(r"[A-Z]{2}\d{4}")) == "KX4471"
+
+
 def test_what_another_reading_had_is_taken_before_a_confusion() -> None:
     edits = confusions("O12")
     assert nearest_match("O12", [*edits, Edit(0.2, 0, 1, "B")], [regex.compile(r"[B0]12")]) == "B12"

@@ -167,14 +167,14 @@ def test_a_text_that_changes_in_its_place_is_sent_again_at_once() -> None:
 
 def test_a_text_is_there_until_the_frame_before_another_one_stands_there_or_none() -> None:
     rig = Rig()
-    frames = [*still(1, 2.9, GATE, EXIT), *still(2.9, 4.1, ("Gate C34", GATE[1]), EXIT), *still(4.1, 6, EXIT)]
+    frames = [*still(1, 2.9, GATE, EXIT), *still(2.9, 4.1, ("Lift 999", GATE[1]), EXIT), *still(4.1, 6, EXIT)]
     rig.show(frames)
     rig.finish()
     last = {a.track_id: a for texts in rig.read() for a in texts.appearances}
     spans = {a.text: (a.first_at_ns / 1e9, a.last_at_ns / 1e9) for a in last.values()}
     assert spans["Gate B12"][1] == pytest.approx(2.9 - FRAME_S, abs=LOOK_AFTER_S)
-    assert spans["Gate C34"][0] == pytest.approx(2.9, abs=LOOK_AFTER_S + 2 * FRAME_S)
-    assert spans["Gate C34"][1] == pytest.approx(4.1 - FRAME_S, abs=1.5 * FRAME_S)
+    assert spans["Lift 999"][0] == pytest.approx(2.9, abs=LOOK_AFTER_S + 2 * FRAME_S)
+    assert spans["Lift 999"][1] == pytest.approx(4.1 - FRAME_S, abs=1.5 * FRAME_S)
     assert spans["Exit"][1] == pytest.approx(6 - FRAME_S, abs=1e-3)
 
 
@@ -201,7 +201,7 @@ def test_frames_that_show_nothing_new_are_passed_over_and_count_as_seen(monkeypa
 def test_what_changes_after_a_rest_is_sent_at_once() -> None:
     for rest_s in (2.0, 2.0 + FRAME_S, 2.0 + 2 * FRAME_S):
         rig = Rig()
-        told = rig.show([*still(1, 1 + rest_s, GATE), *still(1 + rest_s, 5, ("Gate C34", GATE[1]))])
+        told = rig.show([*still(1, 1 + rest_s, GATE), *still(1 + rest_s, 5, ("Lift 999", GATE[1]))])
         changed_at_s = [at_s(crops) for crops in told for crop in crops.crops if crop.pictures and crop.is_changed]
         assert changed_at_s[1] == round(1 + rest_s, 2)
 
