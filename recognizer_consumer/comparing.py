@@ -148,7 +148,12 @@ def correction(vote: OpenAppearance, line: Sighting) -> Correction:
     stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
     if not 1 / STRETCH < stretch < STRETCH:
         return Correction.NONE
-    nearer = polygon_size_wh(line.region.polygon)[1] / max(vote.tallest_px, 1.0)
+    (length, height), before_length = (
+        polygon_size_wh(line.region.polygon),
+        polygon_size_wh(vote.before[1].region.polygon)[0],
+    )
+    # What the detector has just found a little higher, and no longer, is no nearer.
+    nearer = min(height / max(vote.tallest_px, 1.0), length / max(before_length, 1.0))
     if line.view >= BETTER_VIEW * vote.clearest or nearer >= BETTER_VIEW:
         return Correction.BETTER
     # A word more is no letter that could not be read before.

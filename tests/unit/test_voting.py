@@ -293,6 +293,15 @@ def test_a_sign_that_comes_nearer_is_read_better_and_better(times: float, expect
     assert told[-1][0] == "SPEED LIMIT 80"
 
 
+def test_a_place_that_is_found_a_little_higher_and_no_longer_is_no_nearer() -> None:
+    place = Place()
+    for number, (text, height) in enumerate([("Room B", 47), ("Room B", 47), ("Room C", 51.5), ("Room C", 51.5)]):
+        place.read(
+            1 + number / 2, text, polygon=box_polygon(40.0, 30.0, 275.0, 30.0 + height), is_changed=number % 2 == 0
+        )
+    assert [text for text, *_ in place.spans()] == ["Room B", "Room C"]
+
+
 def test_a_little_nearer_there_is_no_word_more() -> None:
     place = Place()
     for number, (text, height) in enumerate(
