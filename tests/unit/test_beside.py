@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ocrstream.models.ctpn.beside import faint, with_those_beside
+from ocrstream.models.ctpn.beside import decode_with_faint, with_those_beside
 from ocrstream.models.ctpn.decode import NO_WORDS, DecodeRule, Words, decode
 from ocrstream.models.ctpn.slices import UNIT_PX, cell_centres
 
@@ -70,7 +70,8 @@ def test_faint_ones_are_short_and_not_too_faint(score: float, is_found: bool) ->
     output = output_of((WORD, 0.95), (digit, score))
     assert len(decode(output, rule).quads) == 1 + (score >= rule.word_score)
     # The word itself is too long to be a character.
-    found = faint(output, rule)
+    sure, found = decode_with_faint(output, rule)
+    np.testing.assert_array_equal(sure.quads, decode(output, rule).quads)
     assert (len(found.quads) > 0) == is_found
     assert all(found.quads[:, 0, 0] > WORD[2])
     assert len(with_those_beside(decode(output, rule), found).quads) == 1 + is_found

@@ -28,21 +28,21 @@ COVERED = 0.3
 """Of which so much lies under known words is a piece of them."""
 
 
-def faint(output: NDArray[np.float32], rule: DecodeRule) -> Words:
-    """What may be characters in a network's output, `decode`'s words and pieces of them among it.
+def decode_with_faint(output: NDArray[np.float32], rule: DecodeRule) -> tuple[Words, Words]:
+    """The words in a network's output, and what may be single characters there, words and pieces of them among it.
 
     Args:
         output: ``(6, h, w) float32``, as of `decode`.
         rule: the words' own thresholds.
     """
-    found = NO_WORDS
-    for cell_score in (rule.cell_score, min(CELL_SCORE, rule.cell_score)):
-        fainter = replace(rule, cell_score=cell_score, word_score=min(WORD_SCORE, rule.word_score))
-        found = side_by_side(found, decode(output, fainter))
-    strokes = Strokes.of(found.quads)
+    fainter = replace(rule, word_score=min(WORD_SCORE, rule.word_score))
+    found = decode(output, fainter)
+    faint = side_by_side(found, decode(output, replace(fainter, cell_score=min(CELL_SCORE, rule.cell_score))))
+    strokes = Strokes.of(faint.quads)
     shortest, longest = LENGTHS
     length = np.linalg.norm(strokes.end - strokes.start, axis=1)
-    return found.of((length >= shortest * strokes.height) & (length <= longest * strokes.height))
+    is_short = (length >= shortest * strokes.height) & (length <= longest * strokes.height)
+    return found.of(found.scores >= rule.word_score), faint.of(is_short)
 
 
 def with_those_beside(words: Words, candidates: Words) -> Words:
@@ -50,7 +50,7 @@ def with_those_beside(words: Words, candidates: Words) -> Words:
 
     Args:
         words: of one picture.
-        candidates: of the same, as `faint` gives them; where they lie over each other, the surest counts.
+        candidates: of the same, as `decode_with_faint` gives them; where they lie over each other, the surest counts.
     """
     if not len(words.quads):
         return words

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrstream.models.ctpn.beside import faint, with_those_beside
-from ocrstream.models.ctpn.decode import NO_WORDS, DecodeRule, Words, decode, side_by_side
+from ocrstream.models.ctpn.beside import decode_with_faint, with_those_beside
+from ocrstream.models.ctpn.decode import NO_WORDS, DecodeRule, Words, side_by_side
 from ocrstream.models.ctpn.joining import Strokes
 from ocrstream.models.ctpn.merging import merge
 from ocrstream.models.ctpn.preprocess import resized, resized_wh, to_tensor
@@ -155,9 +155,10 @@ class _Looks:
     def _seen(
         self, output: Output, scale: float, *, from_px: float = 0.0, below_px: float = math.inf
     ) -> tuple[Words, Words]:
-        """The words of a look, and its `faint` ones, whose height in it is at least the one and less than the other."""
+        """The words of a look, and its faint ones, whose height in it is at least the one and less than the other."""
+        words, faint = decode_with_faint(output, self._rule)
         both = []
-        for found in (merge(decode(output, self._rule)), faint(output, self._rule)):
+        for found in (merge(words), faint):
             height_px = Strokes.of(found.quads).height
             both.append(self._placed(found.of((height_px >= from_px) & (height_px < below_px)), scale))
         return both[0], both[1]
