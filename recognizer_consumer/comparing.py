@@ -6,6 +6,7 @@ The rules are told in `recognizer_consumer.voting`, which acts on the answers.
 from __future__ import annotations
 
 from enum import Enum, auto
+from math import prod
 from statistics import fmean
 
 from rapidfuzz.distance import Levenshtein
@@ -20,7 +21,8 @@ ALONE_S = 0.6
 """Of a source whose frames are so far apart a text may be in one of them only."""
 
 LIKELY = 0.85
-"""A reading of a changed picture, which then stands, is another text if it is so sure of what differs."""
+"""A reading of a changed picture, which then stands, is another text if it is so sure of what differs; two that say the
+same are together less unsure than either."""
 
 BETTER_VIEW = 1.25
 """A view whose score is so many times the best one's so far, or that is so many times as high, is clearly better."""
@@ -54,8 +56,14 @@ def is_another(vote: OpenAppearance, first: Sighting, second: Sighting, *, has_r
     if all(is_unlike(reading.text, vote.winner().text) for reading in (first, second)):
         return True
     if has_rested and are_alike(first.text, second.text):
-        return max(_sureness_where_it_differs(each, vote.winner().text) for each in (first, second)) >= LIKELY
+        readings = (first,) if second is first else (first, second)
+        return prod(1 - _sureness_where_it_differs(each, vote.winner().text) for each in readings) <= 1 - LIKELY
     return vote.steady is not None and are_steady(first, second)
+
+
+def may_be_another(vote: OpenAppearance, line: Sighting) -> bool:
+    """Whether a second reading like this one could make another text of it; see `is_another`."""
+    return (1 - _sureness_where_it_differs(line, vote.winner().text)) ** 2 <= 1 - LIKELY
 
 
 def _sureness_where_it_differs(line: Sighting, text: str) -> float:

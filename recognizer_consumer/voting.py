@@ -10,10 +10,10 @@ Between those it is seen *as last read*: that makes its appearance last longer a
 Another text in the same place begins a new appearance. It takes a picture that has changed, and two readings in a row:
 of anything that is nothing like the winner (a slide, a caption), or, where it differs little (a clock, ``B12`` and then
 ``B2``), of the same text. A reading that then stands there as last read for `HELD_S` counts like two: a second one
-would say the same. Where the picture is known to rest between the two, it is enough that what differs is sure; where
-nobody compares pictures, both have to be, and the text before them. What differs little otherwise is a misreading, and
-voted on; so is whatever differs in a picture that has not changed, unless two sure readings in a row say the same and
-are nothing like the winner. Texts that are alike when folded never differ: that
+would say the same. Where the picture is known to rest between the two, it is enough that what differs is sure, in one
+of them or in both together; where nobody compares pictures, both have to be, and the text before them. What differs
+little otherwise is a misreading, and voted on; so is whatever differs in a picture that has not changed, unless two
+sure readings in a row say the same and are nothing like the winner. Texts that are alike when folded never differ: that
 is what a recogniser confuses. Three more are no new text:
 
 - A clearly better view that says something a little different: what was read from worse ones is corrected.
@@ -41,7 +41,16 @@ from ocrstream.messages import GONE_AFTER_S, SURE, Appearance, FrameInfo, Region
 from ocrstream.storage.superseding import track_of
 from recognizer_consumer.appearing import OpenAppearance, Sighting, Trail, Waiting
 from recognizer_consumer.calibration import Calibration, calibration_of
-from recognizer_consumer.comparing import LIKELY, Correction, Growth, correction, growth, is_another, stood_alone
+from recognizer_consumer.comparing import (
+    LIKELY,
+    Correction,
+    Growth,
+    correction,
+    growth,
+    is_another,
+    may_be_another,
+    stood_alone,
+)
 from recognizer_consumer.resuming import IN_PART_S, Lost, Recall, is_in_part, is_on_its_way, nothing_is_known
 
 REFRESH_S = 1.0
@@ -369,7 +378,8 @@ def _hold(source: _Source, track_id: str, vote: OpenAppearance, info: FrameInfo,
         return []
     if is_another(vote, waiting.line, waiting.line, has_rested=True):
         return _replace(source, track_id, vote, waiting)
-    vote.count_waiting()
+    if not may_be_another(vote, waiting.line):
+        vote.count_waiting()
     return []
 
 

@@ -416,6 +416,22 @@ def test_a_changed_picture_is_another_text_where_what_differs_is_sure() -> None:
     assert spans(0.5) == ["TOWER 1"]
 
 
+def test_two_readings_of_a_changed_picture_make_up_for_what_neither_is_sure_of() -> None:
+    def spans(*readings: tuple[str, float]) -> list[str]:
+        place = Place()
+        for second in (1.0, 1.3, 1.6):
+            place.read(second, "Room B")
+        for number, (text, sure) in enumerate(readings):
+            sighting = Sighting(REGION, text, 0.93, (0.99,) * 5 + (sure,), is_changed=number == 0)
+            place.ballot.count(at(2.0 + number / 2), [sighting])
+            place.still_there(2.1 + number / 2, 2.3 + number / 2)
+        return [text for text, *_ in place.spans()]
+
+    assert spans(("Room C", 0.79), ("Room C", 0.78)) == ["Room B", "Room C"]
+    assert spans(("Room C", 0.79), ("Room B", 0.78)) == ["Room B"]
+    assert spans(("Room C", 0.55), ("Room C", 0.55)) == ["Room B"]
+
+
 def test_the_words_of_a_line_move_with_it() -> None:
     ballot = Ballot()
     words = (Word("GATE", box_polygon(40, 30, 150, 74), 0.9), Word("B12", box_polygon(160, 30, 240, 74), 0.9))
