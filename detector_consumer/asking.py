@@ -9,7 +9,7 @@ import numpy as np
 
 from detector_consumer.examining import frame_box, parts_to_examine
 from detector_consumer.gating import Changes, Tiles
-from detector_consumer.tracking import Followed
+from detector_consumer.tracks import Followed
 from ocrstream.geometry import Box
 
 EXAMINE_AFTER_S, EXAMINE_IDLE_S = 0.3, 1.0

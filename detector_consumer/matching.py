@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrstream.geometry import polygon_part, to_polygon
+
 Line = NDArray[np.float64]
 Lines = NDArray[np.float64]
 
@@ -21,6 +23,8 @@ MIN_CONTAINED = 0.7
 """A line that lies in another so far is a part of it: they split or merged, or it came into the frame bit by bit."""
 MIN_ALIKE_HEIGHT = 0.6
 """But a small line in a tall one is another, whose letters the tall one's frame surrounds."""
+SAME_PLACE_IOU = 0.7
+"""What lies on a line so far is in its place, whatever it says."""
 LEAST_BEYOND = 0.4
 """A line is longer than another at an end where it is so by this share of its height."""
 
@@ -105,14 +109,10 @@ def beyond(line: Line, other: Line) -> list[Line]:
         return []
     along = (end - start) / length
     left, right = (float(more @ along) / length for more in (other_start - start, end - other_end))
+    least = LEAST_BEYOND * _height(line) / length
     parts = ((0.0, left), left), ((1.0 - right, 1.0), right)
-    return [_between(line, *part) for part, share in parts if LEAST_BEYOND * _height(line) / length <= share <= 1]
-
-
-def _between(line: Line, start: float, end: float) -> Line:
-    """A part of a line, from one share of its length to another."""
-    top, bottom = (corner + np.array([[start], [end]]) * (other - corner) for corner, other in (line[:2], line[3:1:-1]))
-    return np.array([top[0], top[1], bottom[1], bottom[0]])
+    whole = to_polygon(line)
+    return [np.array(polygon_part(whole, *part), np.float64) for part, share in parts if least <= share <= 1]
 
 
 def _height(line: Line) -> float:

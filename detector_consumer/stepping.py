@@ -19,6 +19,8 @@ CLEAR_FIT = 0.985
 """In front of a line that looks like this is nothing."""
 VISIBLE_FIT = 0.5
 """Below this likeness something is in front of a line, or it has gone."""
+SAME_FIT = 0.9
+"""Above this likeness nothing of a line has changed."""
 SURE_FIT = 0.8
 """Above this likeness it is the detector that missed the line."""
 

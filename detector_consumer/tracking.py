@@ -21,133 +21,37 @@ known for `GONE_AFTER_S` without being seen, so that it is the same track when i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
 from detector_consumer.covering import Front, bands
-from detector_consumer.edges import NOT_TORN, Torn
-from detector_consumer.flow import Grey, Patches
-from detector_consumer.matching import Lines, Overlap, beyond, match, overlaps
+from detector_consumer.flow import Grey
+from detector_consumer.matching import SAME_PLACE_IOU, Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
-from detector_consumer.stepping import STILL_FIT, SURE_FIT, VISIBLE_FIT, Step
-from ocrstream.geometry import Polygon, polygon_of, polygon_size_wh, to_polygon
+from detector_consumer.pieces import is_bit, is_piece, length_px
+from detector_consumer.stepping import SAME_FIT, STILL_FIT, SURE_FIT, VISIBLE_FIT, Step
+from detector_consumer.tracks import Followed, Source, Track
+from ocrstream.geometry import Polygon, polygon_size_wh, to_polygon
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
 
 Key = tuple[str, int]
 """A source (or its segment) and the generation of its frames."""
 
-SAME_FIT = 0.9
-"""Above this likeness nothing of a line has changed."""
 STRANGER_FIT = 0.25
 """Below this likeness a line that is found nearby is another one."""
 
-SAME_PLACE_IOU = 0.7
 MAX_TREMBLE = 0.5
 MIN_GAIN = 0.3
 """A place from the detector counts at least so much against where the line was thought to be."""
-EDGE_PX = 1.0
-"""A line that is found so near to the frame's edge is cut off there; in small pixels."""
-MIN_INSIDE = 0.15
-"""A line of which less is left in the frame has left."""
-MOST_LEFT = 0.85
-"""A piece of a line is at most this share of it long."""
-BLANK = 0.3
-"""And what is left of the line has at least this share of the piece's contrast."""
-LETTER, MIN_BIT, MOST_BIT = 1.2, 0.5, 0.5
-"""A bit of a line is at most so many times as long as high, lies so far in it, and is at most this share of it long."""
 ALL_OF_IT = 0.97
 """Of what is found so much of a known line long nothing is hidden."""
 FADED, LAST_CONTRAST = 0.5, 0.7
 """What has less than this share of its contrast has faded; at each find at most this share of it is let go."""
 MISSES, MISSES_IN_SIGHT = 2, 4
 """So many examinations in a row without a find end a line; more while it looks as it did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A known line as it is in the newest frame.
-
-    Attributes:
-        track_id: the same as long as it is known.
-        polygon: where it is, in the frame's pixels, clipped to the frame.
-        known: where what is known of it is, also outside of the frame.
-        score: the detector's, when it last found it.
-        moved_px: how far its middle moved since the frame before.
-        fit: how much it looks as it did when the detector last found it, -1 to 1.
-        is_visible: whether it is seen; False where something is in front of it or it has gone.
-        is_whole: whether all of it is in the frame and known. Of a line that the frame's edge cut off when it was found
-            the rest is known when it is found again.
-        has_come_in: whether it is known in part only, and that part has left the frame's edge behind by more than half
-            of its height: the rest is taken to reach up to the edge until it is found.
-        is_doubted: whether it had faded much when it was found last: it has to be found once more, or what is behind it
-            would be taken for it.
-        is_covered: whether something has come in front of it and has not gone: what can be read is not what it says.
-    """
-
-    track_id: str
-    polygon: Polygon
-    known: Polygon
-    score: float
-    moved_px: float
-    fit: float
-    is_visible: bool
-    is_whole: bool
-    has_come_in: bool
-    is_doubted: bool
-    is_covered: bool
-
-
-@dataclass(slots=True)
-class _Track:
-    track_id: str
-    corners: NDArray[np.float64]
-    """``(4, 2)``, in the frame's pixels, also outside of the frame."""
-    score: float
-    seen_at_ns: int
-    finds: int = 1
-    misses: int = 0
-    speed_px_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
-    """Its own, beside the camera's."""
-    is_speed_known: bool = False
-    rests: bool = False
-    """Whether it stays where it is in the frame while the camera moves, as a date does that is written into it."""
-    reference: Patches | None = None
-    front: Front = field(default_factory=Front)
-    moved_px: float = 0.0
-    fit: float = 1.0
-    is_visible: bool = True
-    is_restless: bool = False
-    """Whether it looks unlike itself, and otherwise from frame to frame: something moves in front of it."""
-    contrast: float = 0.0
-    """Of what it looked like of late, in levels of grey."""
-    is_doubted: bool = False
-    """Whether it had less by far when it was found last."""
-    torn: Torn = NOT_TORN
-    """Where the frame's edge cut it off when it was found: it goes on beyond its corners there."""
-
-
-@dataclass(slots=True)
-class _Source:
-    at_ns: int
-    grey: Grey | None = None
-    scale: float = 1.0
-    tracks: list[_Track] = field(default_factory=list)
-    followed: list[Followed] | None = None
-    """What is told of them, once somebody has asked for it."""
-
-    def size_wh(self) -> tuple[float, float]:
-        """The frame's size in its own pixels; without end where no picture is known."""
-        if self.grey is None:
-            return np.inf, np.inf
-        return self.grey.shape[1] / self.scale, self.grey.shape[0] / self.scale
-
-    def torn(self, found: NDArray[np.float64]) -> Torn:
-        """Where the frame's edge cuts a line off that was found, ``(4, 2)``."""
-        return NOT_TORN if self.grey is None else Torn.where(found, self.size_wh(), EDGE_PX / self.scale)
 
 
 class Tracker:
@@ -158,7 +62,7 @@ class Tracker:
     """
 
     def __init__(self) -> None:
-        self._sources: dict[Key, _Source] = {}
+        self._sources: dict[Key, Source] = {}
 
     def copy(self) -> Tracker:
         """One that knows the same and goes its own way from here."""
@@ -183,12 +87,12 @@ class Tracker:
         source = self._sources.get(key)
         is_next = source is not None and source.grey is not None and source.grey.shape == grey.shape
         if source is None or motion is None or not is_next or not 0 <= at_ns - source.at_ns <= GONE_AFTER_S * 1e9:
-            self._sources[key] = _Source(at_ns, grey, scale)
+            self._sources[key] = Source(at_ns, grey, scale)
             return []
         if source.tracks:
             _move(source, grey, motion, at_ns)
         source.at_ns, source.grey, source.scale = at_ns, grey, scale
-        source.tracks, source.followed = _alive(source), None
+        source.let_go()
         return self.tracks(key)
 
     def tracks(self, key: Key) -> list[Followed]:
@@ -197,7 +101,7 @@ class Tracker:
         if source is None:
             return []
         if source.followed is None:
-            source.followed = _followed(source.tracks, source)
+            source.followed = source.told(source.tracks)
         return source.followed
 
     def associate(
@@ -222,16 +126,16 @@ class Tracker:
         """
         source = self._sources.get(key)
         if source is None or not 0 <= at_ns - source.at_ns <= GONE_AFTER_S * 1e9:
-            source = self._sources[key] = _Source(at_ns)
+            source = self._sources[key] = Source(at_ns)
         source.at_ns = at_ns
-        source.tracks, source.followed = _alive(source), None
+        source.let_go()
         found = np.array([region.polygon for region in regions], np.float64).reshape(-1, 4, 2)
         known = source.tracks
         pairs = _pairs(found, source)
         wholes = {
             line: track
             for (line, track), pair in sorted(pairs.items())
-            if _is_piece(found[line], known[track], pair, source)
+            if is_piece(found[line], known[track], pair, source)
         }
         # What is known of a piece alone has merged into the whole.
         matched = match({numbers: pair for numbers, pair in pairs.items() if wholes.get(*numbers) == numbers[1]})
@@ -243,7 +147,7 @@ class Tracker:
             if line_of.get(track, line) in wholes or known[track].front.hides(at_ns)
         }
         merged = {
-            track for (line, track), pair in pairs.items() if pair.is_part or _is_bit(known[track], found[line], pair)
+            track for (line, track), pair in pairs.items() if pair.is_part or is_bit(known[track], found[line], pair)
         }
         _count_misses(source, set(matched.values()), merged, examined)
         tracks = []
@@ -253,12 +157,12 @@ class Tracker:
                 track = known[wholes[number]]
             elif number in matched:
                 track = known[matched[number]]
-                if _length(corners) >= ALL_OF_IT * _length(_in_frame(track.corners, source)):
+                if length_px(corners) >= ALL_OF_IT * length_px(source.in_frame(track.corners)):
                     track.front = track.front.gone()
                 if not track.front.hides(at_ns):
                     _correct(track, corners, source)
             else:
-                track = _Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
+                track = Track(f"{frame_id}-{region.line_number:03d}", corners, region.detector_score, at_ns)
                 track.torn = source.torn(corners)
                 source.tracks.append(track)
             track.is_doubted = False
@@ -268,7 +172,7 @@ class Tracker:
             track.misses, track.fit, track.is_visible = 0, 1.0, True
             tracks.append(track)
         _remember(news, source)
-        return _followed(tracks, source)
+        return source.told(tracks)
 
     def note_speed(self, key: Key, track_id: str, speed_px_s: NDArray[np.float64]) -> None:
         """Take note of how fast a line that has begun moves beside the camera, ``(2,)``."""
@@ -281,7 +185,7 @@ class Tracker:
         source = self._sources.get(key)
         if source is not None:
             source.tracks = [
-                track for track in source.tracks if not is_left_out(to_polygon(_in_frame(track.corners, source)))
+                track for track in source.tracks if not is_left_out(to_polygon(source.in_frame(track.corners)))
             ]
             source.followed = None
 
@@ -295,7 +199,7 @@ class Tracker:
         return [replace(region, track_id=track.track_id) for region, track in zip(regions, tracks, strict=True)]
 
 
-def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
+def _move(source: Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     """Carry a source's tracks from its last small picture to the next one."""
     assert source.grey is not None
     tracks, seconds = source.tracks, (at_ns - source.at_ns) / 1e9
@@ -340,11 +244,11 @@ def _move(source: _Source, grey: Grey, motion: Motion, at_ns: int) -> None:
             track.seen_at_ns = at_ns
 
 
-def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
+def _pairs(found: Lines, source: Source) -> dict[tuple[int, int], Overlap]:
     """What was found that can be what was known, by their numbers."""
     if not source.tracks or not len(found):
         return {}
-    shown = _in_frame(np.stack([track.corners for track in source.tracks]), source)
+    shown = source.in_frame(np.stack([track.corners for track in source.tracks]))
     return {
         (line, number): pair
         for (line, number), pair in overlaps(found, shown).items()
@@ -355,60 +259,10 @@ def _pairs(found: Lines, source: _Source) -> dict[tuple[int, int], Overlap]:
     }
 
 
-def _is_piece(found: NDArray[np.float64], track: _Track, pair: Overlap, source: _Source) -> bool:
-    """Whether what was found is a piece of a line that is there as before, or that something hides in part.
-
-    Where words stand far apart the detector joins them in one frame and not in the next. A shorter text in the place of
-    another is no piece of that: it does not look as the line did there.
-    """
-    if source.grey is None or track.reference is None or not pair.is_part:
-        return False
-    if pair.iou >= SAME_PLACE_IOU and track.fit < SAME_FIT:
-        # It may say something else that is a little shorter.
-        return False
-    if _length(found) >= MOST_LEFT * _length(_in_frame(track.corners, source)):
-        return False
-    corners = track.corners[None] * source.scale
-    now = flow.patches(source.grey, corners)
-    fit = float(flow.fit(flow.within(track.reference, corners, found[None] * source.scale), now)[0])
-    if track.front.hides(source.at_ns):
-        # A piece beside what is in front of a line reaches over its edge.
-        return fit >= VISIBLE_FIT
-    return fit >= SURE_FIT and all(_is_there(rest, found, track, source) for rest in beyond(track.corners, found))
-
-
-def _is_there(rest: NDArray[np.float64], found: NDArray[np.float64], track: _Track, source: _Source) -> bool:
-    """Whether a line still has letters in a part of it that was not found.
-
-    Where a text dissolves into a shorter one in its place, the line looked like a mixture of both when it was last
-    found, and in the shorter one's place it looks like that still.
-    """
-    assert source.grey is not None
-    assert track.reference is not None
-    here, there = (flow.patches(source.grey, part[None] * source.scale).levels.std() for part in (rest, found))
-    if here < BLANK * there:
-        return False
-    corners = track.corners[None] * source.scale
-    seen = flow.within(track.reference, corners, rest[None] * source.scale)
-    fit = float(flow.fit(seen, flow.patches(source.grey, corners))[0])
-    return fit >= VISIBLE_FIT or here >= FADED * there
-
-
-def _is_bit(track: _Track, found: NDArray[np.float64], pair: Overlap) -> bool:
-    """Whether what is known of a line is a bit of one that was found: a letter, or less at the frame's edge."""
-    length, height = polygon_size_wh(to_polygon(track.corners))
-    is_letter = track.torn.is_torn or length < LETTER * height
-    return is_letter and pair.contained >= MIN_BIT and length < MOST_BIT * _length(found)
-
-
-def _length(corners: NDArray[np.float64]) -> float:
-    return polygon_size_wh(to_polygon(corners))[0]
-
-
-def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None:
+def _correct(track: Track, found: NDArray[np.float64], source: Source) -> None:
     """Take a line's place from the detector, as far as it is news."""
     track.finds += 1
-    shown = _in_frame(track.corners, source)
+    shown = source.in_frame(track.corners)
     off = found - shown
     far_px = np.linalg.norm(off, axis=1).max()
     # The detector's places tremble by a share of the height; what is further off grew, or was split or merged.
@@ -422,11 +276,11 @@ def _correct(track: _Track, found: NDArray[np.float64], source: _Source) -> None
     track.corners = track.corners + gain * (off if is_seen.all() else off[is_seen].mean(axis=0) if is_seen.any() else 0)
 
 
-def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: Callable[[Polygon], bool]) -> None:
+def _count_misses(source: Source, seen: set[int], merged: set[int], examined: Callable[[Polygon], bool]) -> None:
     """End the tracks that should have been found and were not, and those that have merged into others."""
     kept = []
     for number, track in enumerate(source.tracks):
-        if number not in seen and examined(to_polygon(_in_frame(track.corners, source))):
+        if number not in seen and examined(to_polygon(source.in_frame(track.corners))):
             if number in merged:
                 continue
             if track.front.covered_at_ns == source.at_ns:
@@ -441,7 +295,7 @@ def _count_misses(source: _Source, seen: set[int], merged: set[int], examined: C
     source.tracks = kept
 
 
-def _is_to_remember(track: _Track, *, is_piece: bool) -> bool:
+def _is_to_remember(track: Track, *, is_piece: bool) -> bool:
     """Whether how a line looks where it was found is how it looks: what is in front of it is not to be followed."""
     if track.reference is None:
         return True
@@ -451,7 +305,7 @@ def _is_to_remember(track: _Track, *, is_piece: bool) -> bool:
     return track.fit < VISIBLE_FIT or not track.is_restless
 
 
-def _remember(tracks: list[_Track], source: _Source) -> None:
+def _remember(tracks: list[Track], source: Source) -> None:
     """Keep what lines look like where the detector has just found them."""
     if source.grey is None or not tracks:
         return
@@ -463,59 +317,3 @@ def _remember(tracks: list[_Track], source: _Source) -> None:
         track.is_doubted = contrast < FADED * track.contrast
         # In other light it stays the same text, which is found again and again.
         track.contrast = max(contrast, LAST_CONTRAST * track.contrast)
-
-
-def _alive(source: _Source) -> list[_Track]:
-    """The tracks that were seen of late and have not left the frame."""
-    kept = [track for track in source.tracks if 0 <= source.at_ns - track.seen_at_ns <= GONE_AFTER_S * 1e9]
-    if source.grey is None or not kept:
-        return kept
-    corners = np.stack([track.corners for track in kept])
-    is_inside = (_in_frame(corners, source) == corners).all(axis=(1, 2))
-    return [
-        track for track, is_whole in zip(kept, is_inside.tolist(), strict=True) if is_whole or _is_left(track, source)
-    ]
-
-
-def _is_left(track: _Track, source: _Source) -> bool:
-    """Whether enough of a line is left in the frame."""
-    width, height = source.size_wh()
-    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    corners = track.corners.astype(np.float32)
-    area = cv2.contourArea(corners)
-    return area > 0 and cv2.intersectConvexConvex(corners, frame)[0] >= MIN_INSIDE * area
-
-
-def _in_frame(corners: NDArray[np.float64], source: _Source) -> NDArray[np.float64]:
-    """Corners, ``(…, 2)``, moved into the frame."""
-    return np.minimum(np.maximum(corners, 0), source.size_wh())
-
-
-def _followed(tracks: list[_Track], source: _Source) -> list[Followed]:
-    if not tracks:
-        return []
-    corners = np.stack([track.corners for track in tracks])
-    is_inside = (_in_frame(corners, source) == corners).all(axis=(1, 2)).tolist()
-    wholes = corners.copy()
-    for number, track in enumerate(tracks):
-        if track.torn.is_torn:
-            wholes[number] = track.torn.with_rest(track.corners, source.size_wh())
-    shown = _in_frame(wholes, source)
-    return [
-        Followed(
-            track.track_id,
-            polygon_of(polygon),
-            polygon_of(known),
-            track.score,
-            track.moved_px,
-            track.fit,
-            track.is_visible,
-            inside and not track.torn.is_torn,
-            track.torn.has_come_in(track.corners, source.size_wh()),
-            track.is_doubted,
-            track.front.hides(source.at_ns),
-        )
-        for track, polygon, known, inside in zip(
-            tracks, shown.round(2).tolist(), corners.round(2).tolist(), is_inside, strict=True
-        )
-    ]

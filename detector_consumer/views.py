@@ -58,6 +58,9 @@ JUST_READABLE = 0.02
 RESTLESS_S = 0.3
 """A picture that changes at every look, as behind somebody who walks by, is sent when it has come to rest, or so long
 after what was sent before it."""
+RESTLESS_LOOKS = 3
+"""A picture that has changed at so many looks in a row, and then does not, has come to rest; after less it has changed.
+"""
 RESTS_NEWS, JUMP_NEWS = 0.01, 0.5
 """A picture rests where it shows no more news than that since the last look, and has jumped where it shows so much.
 What lies between is on its way, as where one text dissolves into another: what could be read is neither."""
@@ -104,12 +107,18 @@ class Look(Enum):
 
 
 class Album:
-    """What was sent of each track of one source, to tell what is worth sending next."""
+    """What was sent of each track of one source, to tell what is worth sending next.
+
+    Attributes:
+        at_rest: the tracks whose pictures have changed for a while and have come to rest, until somebody clears them: a
+            text may have dissolved into another one there.
+    """
 
     def __init__(self) -> None:
+        self.at_rest: set[str] = set()
         self._sent: dict[str, tuple[View, int]] = {}
         self._looked_at: dict[str, View] = {}
-        self._restless_since_ns: dict[str, int] = {}
+        self._restless: dict[str, _Restless] = {}
 
     def look(self, track_id: str, view: View, at_ns: int) -> Look:
         """Judge a look; what is wanted is taken as sent.
@@ -129,26 +138,41 @@ class Album:
         """Forget all other tracks."""
         for track_id in self._looked_at.keys() - track_ids:
             del self._looked_at[track_id], self._sent[track_id]
-            self._restless_since_ns.pop(track_id, None)
+            self._restless.pop(track_id, None)
+        self.at_rest &= set(track_ids)
 
     def _judged(self, track_id: str, view: View, at_ns: int) -> Look:
         if track_id not in self._sent:
             return Look.CHANGED
         sent, sent_at_ns = self._sent[track_id]
         if is_same_picture(sent, view):
-            self._restless_since_ns.pop(track_id, None)
+            self._rest(track_id)
             return Look.BETTER if is_clearly_better(view, sent) else Look.SAME
-        since_ns = self._restless_since_ns.setdefault(track_id, at_ns)
+        restless = self._restless.setdefault(track_id, _Restless(at_ns))
         lately = news(self._looked_at[track_id], view)
         # What changes at once after a while, as a clock does, is told at once; but more of a line, or less, may be
         # found just now because another text comes up there.
         has_jumped = lately >= JUMP_NEWS and _is_as_long(self._looked_at[track_id], view)
         is_told = has_jumped and not 0 <= at_ns - sent_at_ns < RESTLESS_S * 1e9
-        is_late = not 0 <= at_ns - since_ns < ON_ITS_WAY_S * 1e9
+        is_late = not 0 <= at_ns - restless.since_ns < ON_ITS_WAY_S * 1e9
         if not (is_told or is_late or lately < RESTS_NEWS):
+            restless.looks += 1
             return Look.RESTLESS
-        del self._restless_since_ns[track_id]
+        self._rest(track_id)
         return Look.CHANGED
+
+    def _rest(self, track_id: str) -> None:
+        restless = self._restless.pop(track_id, None)
+        if restless is not None and restless.looks >= RESTLESS_LOOKS:
+            self.at_rest.add(track_id)
+
+
+@dataclass(slots=True)
+class _Restless:
+    """Since when a picture has been another one than that sent, and how many looks it changed at since."""
+
+    since_ns: int
+    looks: int = 0
 
 
 def view_of(crop: Image, polygon: Polygon, *, is_whole: bool = True) -> View:

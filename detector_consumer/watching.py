@@ -35,7 +35,9 @@ from detector_consumer.motion import Grey, Motion
 from detector_consumer.overlays import Overlays
 from detector_consumer.placing import to_region
 from detector_consumer.retracing import Moment, Past, retraced, was_overlooked
-from detector_consumer.tracking import Followed, Tracker
+from detector_consumer.tracking import Tracker
+from detector_consumer.tracks import Followed
+from detector_consumer.turns import Turns
 from detector_consumer.views import Album, Look, view_of
 from ocrstream.cropping import cut
 from ocrstream.geometry import Box, Polygon, bounding_box, polygon_shift, polygon_size_wh, to_polygon
@@ -58,19 +60,8 @@ TELL_AFTER_S = 0.5
 MOVED_SHARE = 0.15
 """Where lines are is told when one has moved by this share of its height, and at least so often."""
 
-READ_AGAIN_S, READ_SELDOM_S, READ_FACTOR = 0.3, 60.0, 1.5
-"""A line that stands still is read again after this time, then after half as much more, and so on: noise differs, and
-a vote needs voices. When its picture has changed this begins anew: it may have been read while it still changed."""
-
 MOST_READ_AGAIN = 3
 """So many lines are read again together at most."""
-
-RESTLESS_LOOKS = 3
-"""Where a picture was restless in so many looks in a row, the line is looked for anew when it rests: a text may have
-dissolved into another one there."""
-
-COMING_IN_S = 1.0
-"""A line that the frame's edge cuts off is read after this time, and again, at the latest."""
 
 
 class Watch:
@@ -97,8 +88,7 @@ class Watch:
         self._tracker = Tracker()
         self._album = Album()
         self._words: dict[str, _Words] = {}
-        self._read: dict[str, _Read] = {}
-        self._first_ns: dict[str, int] = {}
+        self._turns = Turns()
         self._past = Past()
         self._came: dict[str, tuple[Sight, ...]] = {}
         self._has_rested = self._is_passed_over = False
@@ -109,8 +99,6 @@ class Watch:
         self._has_answer = False
         self._come_in_last: set[str] = set()
         self._overlooked: set[str] = set()
-        self._restless: dict[str, int] = {}
-        self._at_rest: set[str] = set()
         self._has_time = True
         self._looked_at_ns = self._kept_at_ns = self._told_at_ns = self._followed_since_ns = 0
         self._told: dict[str, Polygon] = {}
@@ -173,7 +161,7 @@ class Watch:
                 shown.size_wh(),
                 info.captured_at_ns,
                 has_time=has_time,
-                at_rest=self._at_rest,
+                at_rest=self._album.at_rest,
             )
         ):
             return self._ask(shown, parts, in_sight)
@@ -246,7 +234,7 @@ class Watch:
         examination = Examination(shown.array(), parts, self._masks, in_sight)
         self._asked = _Asked(examination, self._past.moments(), self._tracker.copy(), [])
         self._asking.asked(self._at_ns(), self._changes, self._tracker.tracks(_KEY))
-        self._at_rest.clear()
+        self._album.at_rest.clear()
         # What changes from now on is to be looked at next time.
         self._note_examined(examination)
         return examination
@@ -278,8 +266,8 @@ class Watch:
         ids = {track.track_id for track in known}
         self._album.keep(ids)
         self._overlooked &= ids
-        self._at_rest &= ids
-        for kept in (self._words, self._read, self._first_ns, self._came, self._restless):
+        self._turns.keep(ids)
+        for kept in (self._words, self._came):
             for track_id in kept.keys() - ids:
                 del kept[track_id]
         at_ns = info.captured_at_ns
@@ -360,22 +348,19 @@ class Watch:
         """The lines of which a crop is to be sent."""
         wanted: dict[str, _Wanted] = {}
         due: dict[str, _Wanted] = {}
+        at_ns = self._at_ns()
         for track in tracks:
             has_come_in = is_last and track.track_id in self._come_in_last
-            if track.is_covered or (self._is_coming_in(track) and not has_come_in):
+            if track.is_covered or (self._turns.is_coming_in(track, at_ns) and not has_come_in):
                 continue
             view = view_of(cut(shown.array(), track.polygon), track.polygon, is_whole=track.is_whole)
-            look = self._album.look(track.track_id, view, self._at_ns())
-            if look is Look.RESTLESS:
-                self._restless[track.track_id] = self._restless.get(track.track_id, 0) + 1
-            elif self._restless.pop(track.track_id, 0) >= RESTLESS_LOOKS:
-                self._at_rest.add(track.track_id)
+            look = self._album.look(track.track_id, view, at_ns)
             if look.is_wanted or has_come_in:
                 # Of what looks otherwise only because more of it was found, nothing has changed.
                 is_changed = look is Look.CHANGED and track.track_id not in self._overlooked
                 self._overlooked.discard(track.track_id)
                 wanted[track.track_id] = _Wanted(view.score, is_changed)
-            elif look is Look.SAME and self._is_due(track):
+            elif look is Look.SAME and self._turns.is_due(track, at_ns):
                 due[track.track_id] = _Wanted(view.score, is_changed=False)
         # What is new goes before what was read already.
         if self._has_time and self._asked is None:
@@ -383,25 +368,8 @@ class Watch:
             first = sorted(due, key=lambda track_id: due[track_id].view)[:MOST_READ_AGAIN]
             wanted |= {track_id: due[track_id] for track_id in first}
         for track_id, each in wanted.items():
-            self._note_read(track_id, is_changed=each.is_changed)
+            self._turns.note(track_id, at_ns, is_changed=each.is_changed)
         return wanted
-
-    def _is_due(self, track: Followed) -> bool:
-        """Whether a line that shows nothing new is to be read once more."""
-        read = self._read.get(track.track_id)
-        return read is not None and track.is_whole and self._at_ns() - read.at_ns >= read.wait_s * 1e9
-
-    def _is_coming_in(self, track: Followed) -> bool:
-        """Whether the frame's edge cuts off a line that was read or came into view just now: soon more is there."""
-        since_ns = self._first_ns.setdefault(track.track_id, self._at_ns())
-        if track.track_id in self._read:
-            since_ns = self._read[track.track_id].at_ns
-        return not track.is_whole and self._at_ns() - since_ns < COMING_IN_S * 1e9
-
-    def _note_read(self, track_id: str, *, is_changed: bool) -> None:
-        read = self._read.get(track_id)
-        wait_s = READ_AGAIN_S if read is None or is_changed else min(READ_FACTOR * read.wait_s, READ_SELDOM_S)
-        self._read[track_id] = _Read(self._at_ns(), wait_s)
 
     def _at_ns(self) -> int:
         assert self._info is not None
@@ -446,13 +414,6 @@ class _Words(NamedTuple):
 
     line: Polygon
     places: tuple[Polygon, ...]
-
-
-class _Read(NamedTuple):
-    """When a line was sent to be read last, and how long it then is before it is sent again."""
-
-    at_ns: int
-    wait_s: float
 
 
 class _Step(NamedTuple):

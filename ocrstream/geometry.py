@@ -74,6 +74,16 @@ def grown_polygon(polygon: Polygon, along_px: float, across_px: float) -> Polygo
     return to_polygon(corners + signs[:, :1] * along_px * along + signs[:, 1:] * across_px * down)
 
 
+def polygon_part(polygon: Polygon, start: float, end: float) -> Polygon:
+    """A part of a line, from one share of its length, 0 to 1, to another."""
+    a, b, c, d = polygon
+    return _between(a, b, start), _between(a, b, end), _between(d, c, end), _between(d, c, start)
+
+
+def _between(a: Point, b: Point, share: float) -> Point:
+    return round(a[0] + (b[0] - a[0]) * share, 2), round(a[1] + (b[1] - a[1]) * share, 2)
+
+
 def polygon_at(path: Sequence[tuple[float, Polygon]], at_ms: float) -> Polygon:
     """Where a line is at a time.
 

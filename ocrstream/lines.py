@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrstream.cropping import cut
-from ocrstream.geometry import Point, Polygon, grown_polygon, polygon_size_wh, to_polygon
+from ocrstream.geometry import Polygon, grown_polygon, polygon_part, polygon_size_wh, to_polygon
 from ocrstream.messages import Word
 from ocrstream.models import NO_MARGIN, Margin, Reading
 from ocrstream.picture import Image
@@ -180,7 +180,7 @@ def cut_into_words(crop: Image, polygon: Polygon, text: str) -> list[tuple[Polyg
         place = low + int(np.argmin(ink[low:high] + 0.2 * distance))
         cuts.append(max((place + 0.5) / len(ink), cuts[-1]))
     cuts.append(1.0)
-    return [(_part(polygon, start, end), word) for start, end, word in zip(cuts, cuts[1:], words, strict=False)]
+    return [(polygon_part(polygon, start, end), word) for start, end, word in zip(cuts, cuts[1:], words, strict=False)]
 
 
 def place_words(
@@ -201,7 +201,7 @@ def place_words(
     if len(words) < 2:
         return [(word, polygon) for word in words]
     cuts = [0.0, *_expected_spaces(words), 1.0]
-    return [(word, _part(polygon, start, end)) for word, start, end in zip(words, cuts, cuts[1:], strict=False)]
+    return [(word, polygon_part(polygon, start, end)) for word, start, end in zip(words, cuts, cuts[1:], strict=False)]
 
 
 def carry(places: Sequence[Polygon], was: Polygon, now: Polygon) -> list[Polygon]:
@@ -239,17 +239,3 @@ def _ink(crop: Image) -> NDArray[np.float64]:
     inner = grey[len(grey) // 8 : max(len(grey) - len(grey) // 8, 1)]
     spread = inner.std(axis=0)
     return np.asarray(spread / max(float(spread.max()), 1e-6), dtype=np.float64)
-
-
-def _part(polygon: Polygon, start: float, end: float) -> Polygon:
-    top_left, top_right, bottom_right, bottom_left = polygon
-    return (
-        _between(top_left, top_right, start),
-        _between(top_left, top_right, end),
-        _between(bottom_left, bottom_right, end),
-        _between(bottom_left, bottom_right, start),
-    )
-
-
-def _between(a: Point, b: Point, share: float) -> Point:
-    return round(a[0] + (b[0] - a[0]) * share, 2), round(a[1] + (b[1] - a[1]) * share, 2)

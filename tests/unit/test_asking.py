@@ -7,7 +7,7 @@ import pytest
 
 from detector_consumer.asking import EXAMINE_AFTER_S, EXAMINE_IDLE_S, EXAMINE_LOST_S, Asking
 from detector_consumer.gating import Changes, Why
-from detector_consumer.tracking import Followed
+from detector_consumer.tracks import Followed
 from ocrstream.geometry import Box, box_polygon
 
 SIZE_WH = (640, 360)

@@ -10,7 +10,8 @@ import pytest
 
 from detector_consumer.covering import COVERED_S, bands, cover
 from detector_consumer.motion import Grey, Motion
-from detector_consumer.tracking import Followed, Tracker
+from detector_consumer.tracking import Tracker
+from detector_consumer.tracks import Followed
 from ocrstream.geometry import Polygon, bounding_box, box_polygon
 from ocrstream.messages import Region
 

@@ -9,7 +9,8 @@ import pytest
 
 from detector_consumer.motion import Grey, Motion
 from detector_consumer.stepping import VISIBLE_FIT
-from detector_consumer.tracking import Followed, Tracker
+from detector_consumer.tracking import Tracker
+from detector_consumer.tracks import Followed
 from ocrstream.geometry import bounding_box, box_polygon
 from ocrstream.messages import Region
 

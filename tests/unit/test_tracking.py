@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from detector_consumer import flow
 from detector_consumer.matching import match, overlap, overlaps
 from detector_consumer.motion import Grey, Motion
-from detector_consumer.tracking import MISSES_IN_SIGHT, Followed, Tracker
+from detector_consumer.tracking import MISSES_IN_SIGHT, Tracker
+from detector_consumer.tracks import Followed
 from ocrstream.geometry import Polygon, bounding_box, box_polygon, scale_polygon, to_polygon
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
 

@@ -20,12 +20,11 @@ from detector_consumer.gating import EXAMINE_EVERY_S
 from detector_consumer.glancing import FOLLOW_AFTER_S
 from detector_consumer.retracing import MOMENT_S
 from detector_consumer.stage import DetectorStage
-from detector_consumer.views import Look
+from detector_consumer.turns import READ_AGAIN_S
+from detector_consumer.views import JUMP_NEWS, RESTLESS_LOOKS, RESTS_NEWS
 from detector_consumer.watching import (
     KEEP_AFTER_S,
     LOOK_AFTER_S,
-    READ_AGAIN_S,
-    RESTLESS_LOOKS,
     TELL_AFTER_S,
     Watch,
 )
@@ -556,8 +555,10 @@ def test_where_a_picture_has_come_to_rest_the_detector_looks_once_more(
     rig = Rig()
     rig.show(still(1, 2, GATE, noise=1))
     assert rig.detector.shown == [SIZE_WH]
-    looks = iter([Look.RESTLESS] * restless + [Look.CHANGED])
-    monkeypatch.setattr("detector_consumer.views.Album.look", lambda *_: next(looks, Look.SAME))
+    lately = iter([(RESTS_NEWS + JUMP_NEWS) / 2] * restless)
+    is_same = iter([False] * restless)
+    monkeypatch.setattr("detector_consumer.views.is_same_picture", lambda *_: next(is_same, True))
+    monkeypatch.setattr("detector_consumer.views.news", lambda *_: next(lately))
     rig.show(still(2, 4, GATE, noise=1))
     assert [size < SIZE_WH for size in rig.detector.shown[1:]] == [True] * (restless == RESTLESS_LOOKS)
 
