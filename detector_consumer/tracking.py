@@ -52,6 +52,8 @@ FADED, LAST_CONTRAST = 0.5, 0.7
 """What has less than this share of its contrast has faded; at each find at most this share of it is let go."""
 MISSES, MISSES_IN_SIGHT = 2, 4
 """So many examinations in a row without a find end a line; more while it looks as it did."""
+CROWDED = 0.1
+"""But where another line that was found shares so much of its place, it may have been a piece of what dissolved."""
 
 
 class Tracker:
@@ -149,7 +151,8 @@ class Tracker:
         merged = {
             track for (line, track), pair in pairs.items() if pair.is_part or is_bit(known[track], found[line], pair)
         }
-        _count_misses(source, set(matched.values()), merged, examined)
+        crowded = {track for (_, track), pair in pairs.items() if pair.contained >= CROWDED}
+        _count_misses(source, set(matched.values()), merged, crowded, examined)
         tracks = []
         news = []
         for number, (region, corners) in enumerate(zip(regions, found, strict=True)):
@@ -276,8 +279,18 @@ def _correct(track: Track, found: NDArray[np.float64], source: Source) -> None:
     track.corners = track.corners + gain * (off if is_seen.all() else off[is_seen].mean(axis=0) if is_seen.any() else 0)
 
 
-def _count_misses(source: Source, seen: set[int], merged: set[int], examined: Callable[[Polygon], bool]) -> None:
-    """End the tracks that should have been found and were not, and those that have merged into others."""
+def _count_misses(
+    source: Source, seen: set[int], merged: set[int], crowded: set[int], examined: Callable[[Polygon], bool]
+) -> None:
+    """End the tracks that should have been found and were not, and those that have merged into others.
+
+    Args:
+        source: theirs.
+        seen: the numbers of those that were found.
+        merged: of those of which something larger was found.
+        crowded: of those in whose place something was found.
+        examined: whether the detector has looked at a place.
+    """
     kept = []
     for number, track in enumerate(source.tracks):
         if number not in seen and examined(to_polygon(source.in_frame(track.corners))):
@@ -289,8 +302,9 @@ def _count_misses(source: Source, seen: set[int], merged: set[int], examined: Ca
             # What is in front of a line hides it from the detector, too: then time decides.
             track.misses += track.is_visible
             track.is_visible = track.fit >= SURE_FIT
-            if track.misses >= (MISSES_IN_SIGHT if track.fit >= SURE_FIT else MISSES):
+            if track.misses >= (MISSES_IN_SIGHT if track.is_visible and number not in crowded else MISSES):
                 continue
+            track.is_doubted |= number in crowded
         kept.append(track)
     source.tracks = kept
 

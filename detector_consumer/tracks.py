@@ -37,8 +37,8 @@ class Followed:
             the rest is known when it is found again.
         has_come_in: whether it is known in part only, and that part has left the frame's edge behind by more than half
             of its height: the rest is taken to reach up to the edge until it is found.
-        is_doubted: whether it had faded much when it was found last: it has to be found once more, or what is behind it
-            would be taken for it.
+        is_doubted: whether it has to be found once more: it had faded much when it was found last, and what is behind
+            it would be taken for it; or it was missed, and something else was found in its place.
         is_covered: whether something has come in front of it and has not gone: what can be read is not what it says.
     """
 

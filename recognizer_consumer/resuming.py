@@ -171,10 +171,11 @@ def _shift_of_any_px(polygon: Polygon, appearance: Appearance, line: Sighting, f
 def _shift_of_like_px(polygon: Polygon, appearance: Appearance, line: Sighting, far_px: float) -> float | None:
     """How far a line is from where a text is expected that it may be; None where it cannot be that."""
     short, long = sorted((folded_text(line.text), folded_text(appearance.text)), key=len)
-    if 3 <= len(short) < len(long) and is_part(short, long):
-        # More of a line is read that comes in, or less of one that leaves: one of its ends is where it was.
+    if are_alike(line.text, appearance.text) or (3 <= len(short) < len(long) and is_part(short, long)):
+        # More of a line is read that comes in, or less of one that leaves; or its place was still that of a longer text
+        # before it. One of its ends is where it was.
         return min(_end_shifts_px(polygon, line, far_px), default=None)
-    if not are_alike(line.text, appearance.text) and (line.confidence >= SURE or is_unlike(line.text, appearance.text)):
+    if line.confidence >= SURE or is_unlike(line.text, appearance.text):
         return None
     return _whole_shift_px(polygon, line, far_px)
 

@@ -212,6 +212,8 @@ class Ballot:
         if last_words is not None and track_of(last_words) not in source.votes:
             known = track_of(last_words)
             source.votes[known] = vote = OpenAppearance.resumed(last_words, info, source.calibration, source.patterns)
+            # What has come in over the frame's edge may have been read twice, and more of it comes.
+            vote.comes_in = _is_at_edge(info, last_words.path[0][1])
             if _is_at_edge(info, last_words.path[-1][1]):
                 vote.touch_edge()
             if line.fresh and is_in_part(last_words.text, vote.trail.polygon, line):

@@ -189,6 +189,30 @@ def test_more_is_read_of_a_line_that_has_come_in_meanwhile() -> None:
     assert [span[:2] for span in watching.spans()] == [("t1", "Weather: rain from the west")]
 
 
+@pytest.mark.parametrize("came_over_the_edge", [True, False])
+def test_a_word_that_comes_in_after_a_start_belongs_to_the_line_that_was_read_twice(came_over_the_edge: bool) -> None:
+    # Of what had come over the frame's edge more may come; what stood there whole says something new.
+    watching = Watching()
+    x1 = 639.0 if came_over_the_edge else 600.0
+    places = [box_polygon(440.0 - 20 * n, 200.0, x1, 244.0) for n in range(12)]
+    read = [seen("t1", "Library" if n % 5 == 0 else "", where=place) for n, place in enumerate(places)]
+    watching.show(0, *[(each,) for each in read])
+    watching.start_again()
+    longer = replace(seen("t2", "Library closed", where=box_polygon(200.0, 200.0, 630.0, 244.0)), is_changed=True)
+    watching.show(1.2, (seen("t2", where=places[-1]),), since_ns=7)
+    watching.show(2.0, (longer,), *[(replace(longer, fresh=False),)] * 4, since_ns=7)
+    texts = [span[1] for span in watching.spans()]
+    assert texts == (["Library closed"] if came_over_the_edge else ["Library", "Library closed"])
+
+
+def test_a_text_whose_place_was_that_of_a_longer_one_goes_on() -> None:
+    watching = Watching()
+    watching.show(0, (seen("t1", "Next Steps", where=box_polygon(90.0, 90.0, 620.0, 144.0)),))
+    watching.start_again()
+    watching.show(0.1, (seen("t2", "Next Steps", where=box_polygon(94.0, 88.0, 484.0, 146.0)),), since_ns=7)
+    assert [span[:2] for span in watching.spans()] == [("t1", "Next Steps")]
+
+
 def test_what_had_gone_before_does_not_go_on() -> None:
     watching = Watching()
     watching.show(0, (seen("t1", "GATE B12"), seen("t2", "Exit", where=BOARD)))

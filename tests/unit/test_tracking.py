@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from detector_consumer import flow
 from detector_consumer.matching import match, overlap, overlaps
 from detector_consumer.motion import Grey, Motion
-from detector_consumer.tracking import MISSES_IN_SIGHT, Tracker
+from detector_consumer.tracking import MISSES, MISSES_IN_SIGHT, Tracker
 from detector_consumer.tracks import Followed
 from ocrstream.geometry import Polygon, bounding_box, box_polygon, scale_polygon, to_polygon
 from ocrstream.messages import GONE_AFTER_S, FrameInfo, Region
@@ -466,6 +466,19 @@ def test_what_is_looked_for_in_vain_ends_but_only_where_was_looked() -> None:
         tracker.associate(KEY, f"f{number}", [], at_ns(number), lambda polygon: polygon[0][0] > 200)
         alive.append([track.track_id for track in tracker.tracks(KEY)])
     assert alive == [["f0-000", "f0-001"]] * (MISSES_IN_SIGHT - 1) + [["f0-000"]]
+
+
+def test_what_is_looked_for_in_vain_where_something_else_is_found_is_doubted_and_ends_soon() -> None:
+    # What was found of two texts while one dissolved into the other, and the text that stays.
+    piece, text = placing(200, 120), placing(130, 120)
+    picture = with_sign(wall(), piece)
+    tracker, _ = begun(picture, placed(piece))
+    alive = []
+    for number in range(1, MISSES + 1):
+        tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(number))
+        tracker.associate(KEY, f"f{number}", regions(placed(text)), at_ns(number))
+        alive.append([track.is_doubted for track in tracker.tracks(KEY) if track.track_id == "f0-000"])
+    assert alive == [[True]] * (MISSES - 1) + [[]]
 
 
 def test_a_new_line_too_quick_for_its_own_points_goes_with_its_neighbour() -> None:
