@@ -11,7 +11,7 @@ from detector_consumer.stepping import SAME_FIT, SURE_FIT, VISIBLE_FIT
 from detector_consumer.tracks import Source, Track
 from ocrstream.geometry import polygon_size_wh, to_polygon
 
-MOST_LEFT = 0.85
+MOST_LEFT = 0.95
 """A piece of a line is at most this share of it long."""
 BLANK, WRITTEN = 0.3, 0.5
 """What is left of the line has at least the first share of the piece's contrast, and where it does not look as before

@@ -134,8 +134,10 @@ def was_overlooked(moments: Sequence[Moment], known: Polygon, found: Polygon) ->
     if not more:
         return False
     since_ns = [sights[0].at_ns if sights else None for sights, _ in retraced(moments, np.array(more))]
-    newest_ns = moments[-1].info.captured_at_ns
-    return all(at_ns is not None and newest_ns - at_ns >= OVERLOOKED_S * 1e9 for at_ns in since_ns)
+    oldest_ns, newest_ns = (moments[end].info.captured_at_ns for end in (0, -1))
+    # As of a source's beginning, or a cut, nobody knows what was there before.
+    latest_ns = max(newest_ns - round(OVERLOOKED_S * 1e9), oldest_ns)
+    return all(at_ns is not None and at_ns <= latest_ns for at_ns in since_ns)
 
 
 def _step_back(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from ocrstream.by_source import Pattern
 from ocrstream.folding import are_alike
-from ocrstream.geometry import Polygon, polygon_shift, polygon_size_wh
+from ocrstream.geometry import Polygon, bounding_box, polygon_shift, polygon_size_wh
 from ocrstream.lines import place_words
 from ocrstream.messages import SURE, Appearance, FrameInfo, Region, Sight, Text, Word
 from recognizer_consumer.calibration import Calibration
@@ -22,6 +22,9 @@ MOVED_PX = 4.0
 
 LONGEST_PATH = 128
 """A sign may be in view for months, before a camera that shakes: of a longer path every second point is let go."""
+
+NEAR_EDGE = 3.0
+"""What has come in over the frame's edge may be found without its last word while the edge is so many heights away."""
 
 WEIGHTY = 10
 """What was read before a restart weighs as much as so many readings at most."""
@@ -241,6 +244,14 @@ class OpenAppearance:
         self.is_at_edge = True
         if self.comes_in or not (self.is_settled and self.readings > 1):
             self.is_torn = self.comes_in = True
+
+    def may_come_in(self) -> bool:
+        """Whether more may be read of the line because it came in only just before it was read last."""
+        assert self.before is not None
+        info, line = self.before
+        x0, _, x1, _ = bounding_box(line.region.polygon)
+        near_px = NEAR_EDGE * polygon_size_wh(line.region.polygon)[1]
+        return self.is_torn or (self.comes_in and min(x0, info.width_px - x1) <= near_px)
 
     def grow(self, info: FrameInfo, line: Sighting) -> None:
         """Count a reading of more of the line: what was read of less was no vote."""

@@ -30,6 +30,9 @@ BETTER_VIEW = 1.25
 NEARER = 1.08
 """A sign that comes nearer is read a little better each time: that is so many times as high as it was before."""
 
+FEW = 2
+"""But what was steadily read is corrected in so many letters at most by a reading that is sure of them."""
+
 STRETCH = 1.15
 """Where a place's proportions change more than so, it shows more of a line, or less, than before."""
 
@@ -108,7 +111,7 @@ def growth(vote: OpenAppearance, info: FrameInfo, line: Sighting) -> Growth:
     stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
     before, now = folded_text(vote.winner().text), folded_text(line.text)
     if stretch > 1 / STRETCH and len(now) > len(before):
-        if vote.is_torn:
+        if vote.may_come_in():
             # The letter at the cut is read as what is left of it.
             return Growth.MORE if is_part(before, now, torn=1) else Growth.AS_MUCH
         is_known = vote.is_settled and info.captured_at_ns - vote.trail.first.captured_at_ns >= KNOWN_S * 1e9
@@ -152,6 +155,8 @@ def correction(vote: OpenAppearance, line: Sighting) -> Correction:
     is_shorter = len(folded_text(line.text)) <= len(folded_text(text)) - HIDDEN
     if vote.waiting is not None or is_shorter or vote.agrees(line.text) or is_unlike(line.text, text):
         return Correction.NONE
+    if vote.steady is not None and _differs_much(vote, line):
+        return Correction.NONE
     assert vote.before is not None
     stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
     if not 1 / STRETCH < stretch < STRETCH:
@@ -167,6 +172,15 @@ def correction(vote: OpenAppearance, line: Sighting) -> Correction:
     # A word more is no letter that could not be read before.
     is_longer = folded_text(line.text).count(" ") > folded_text(text).count(" ")
     return Correction.NEARER if nearer >= NEARER and not is_longer else Correction.NONE
+
+
+def _differs_much(vote: OpenAppearance, line: Sighting) -> bool:
+    """Whether a reading is sure that more than a few letters are others."""
+    text = vote.winner().text
+    return (
+        Levenshtein.distance(folded_text(line.text), folded_text(text)) > FEW
+        and _sureness_where_it_differs(line, text) >= LIKELY
+    )
 
 
 def stood_alone(vote: OpenAppearance, waiting: Waiting, info: FrameInfo) -> bool:

@@ -442,7 +442,8 @@ def _opened(source: _Source, track_id: str, info: FrameInfo, line: Sighting, tra
     starts_track = track_id.startswith(trail.first.frame_id)
     appearance_id = track_id if starts_track else f"{track_id}~{trail.first.frame_id}"
     vote = OpenAppearance(appearance_id, source.calibration, source.patterns, trail, info.frame_id)
-    vote.is_torn = vote.comes_in = _is_at_edge(trail.first, trail.path[0][1]) or _is_at_edge(info, line.region.polygon)
+    if _is_at_edge(trail.first, trail.path[0][1]) or _is_at_edge(info, line.region.polygon):
+        vote.touch_edge()
     vote.add(info, line)
     return vote
 

@@ -157,3 +157,13 @@ def test_a_part_of_a_line_that_was_there_all_the_time_was_overlooked(
     pictures = [with_sign(wall(), text="GATE  B12" if n >= since_s * FPS else "GATE") for n in range(count)]
     moments = past(pictures, line(*known)).moments()
     assert was_overlooked(moments, box_polygon(*known), box_polygon(*PLATE)) == is_overlooked
+
+
+@pytest.mark.parametrize(("since_s", "is_overlooked"), [(0.0, True), (0.2, False)])
+def test_a_part_of_a_line_that_was_there_since_the_beginning_was_overlooked(
+    since_s: float, is_overlooked: bool
+) -> None:
+    known = (120, 90, 170, 106)
+    pictures = [with_sign(wall(), text="GATE  B12" if n >= since_s * FPS else "GATE") for n in range(round(0.6 * FPS))]
+    moments = past(pictures, line(*known)).moments()
+    assert was_overlooked(moments, box_polygon(*known), box_polygon(*PLATE)) == is_overlooked

@@ -303,6 +303,16 @@ def test_a_line_found_without_its_last_letter_is_whole_where_it_looks_as_before(
     assert bounding_box(found.polygon)[2] == pytest.approx(190 if is_as_before else 168, abs=1)
 
 
+def test_a_line_that_is_found_without_its_last_digit_is_that_line() -> None:
+    picture = wall()
+    cv2.putText(picture, "TERMINAL 1", (104, 113), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 20, 1, cv2.LINE_AA)
+    whole, piece = box_polygon(100, 100, 196, 116), box_polygon(100, 100, 182, 116)
+    tracker, (first,) = begun(picture, whole)
+    tracker.advance(KEY, picture, 1.0, Motion.none(), at_ns(1))
+    (found,) = tracker.associate(KEY, "f1", regions(piece), at_ns(1))
+    assert (found.track_id, bounding_box(found.polygon)) == (first.track_id, bounding_box(whole))
+
+
 def test_a_shorter_text_in_the_place_of_a_line_is_no_piece_of_it() -> None:
     long, short = box_polygon(100, 100, 190, 116), box_polygon(100, 100, 148, 116)
     before, now = (with_sign(wall(), placing(100, 100), sign(text)) for text in ("LISBON 9", "OSLO"))

@@ -302,6 +302,20 @@ def test_a_place_that_is_found_a_little_higher_and_no_longer_is_no_nearer() -> N
     assert [text for text, *_ in place.spans()] == ["Room B", "Room C"]
 
 
+@pytest.mark.parametrize("sure", [0.97, 0.7])
+def test_another_word_in_letters_that_make_the_place_larger_is_no_nearer_view(sure: float) -> None:
+    place = Place()
+    for second in (1.0, 1.3, 1.6):
+        place.read(second, "Left door")
+    larger = replace(REGION, polygon=box_polygon(40.0, 26.0, 274.0, 77.0))
+    characters = (*(sure,) * 5, *(0.97,) * 5)
+    for second, is_changed in ((2.0, True), (2.3, False), (2.6, False)):
+        sighting = Sighting(larger, "Right door", 0.95, characters, is_changed=is_changed)
+        place.ballot.count(at(second), [sighting])
+    texts = [text for text, *_ in place.spans()]
+    assert (texts == ["Left door", "Right door"]) is (sure > 0.9)
+
+
 def test_a_little_nearer_there_is_no_word_more() -> None:
     place = Place()
     for number, (text, height) in enumerate(
@@ -593,6 +607,12 @@ def test_a_line_that_has_come_in_says_something_new_when_it_grows_once_more() ->
         ("Specials", 1.0, 1.85),
         ("Specials SALE", 1.9, 2.15),
     ]
+
+
+def test_a_word_that_is_found_when_a_line_has_just_come_in_belongs_to_it() -> None:
+    coming = shown("Mus", 560, 640), shown("Museum", 480, 600), shown("Museum of", 420, 560)
+    later = [shown("Museum of", 410 - 10 * number, 550 - 10 * number) for number in range(3)]
+    assert told_of(*coming, *later, shown("Museum of Art", 360, 600)) == [("Museum of Art", 1.0, 3.05)]
 
 
 def test_a_line_that_was_known_before_the_edge_cut_it_off_is_known_afterwards() -> None:
