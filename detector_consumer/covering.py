@@ -1,7 +1,7 @@
 """Tells that something is in front of a line from that it says something else.
 
 Whoever walks past a sign hides the wall above and below it, too, in the same places, and leaves the rest of it as it
-was. A text that changes does so between its edges.
+was, and does so bit by bit. A text that changes does so between its edges, or at once with the plate it stands on.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ HIDDEN_SHARE, HIDDEN_LETTERS_SHARE = 0.5, 0.25
 is in front of it."""
 LEAST_HIDDEN, LEAST_LEFT = 2, 0.2
 """Something is in front of a line where so many columns are hidden, and this share of them looks as before."""
-LEFT_FIT = 0.87
-"""And it is so much like it: signs of one scene are at least .92 where somebody walks past them."""
+LEFT_FIT, OTHER_FIT = 0.87, 0.7
+"""And it is so much like it: signs of one scene are at least .92 where somebody walks past them. Where its letters are
+less alike than the second the text is another one, and its plate has changed with it."""
+MOST_A_SECOND, LEAST_AT_ONCE = 3.0, 0.1
+"""Who comes in front of a line hides so many times its length a second at most. Where more of it, and at least the
+second share, is gone from one frame to the next, the plate that it stands on has become shorter."""
 EDGE_COLUMNS, ASKEW_COLUMNS = 2, 6
 """So many columns beside those that are hidden are not looked at, and the latter where they have changed, too: the edge
 of what is in front may be askew or round."""
@@ -81,16 +85,23 @@ class Front:
         return self.gone()
 
 
+def most_at_once(seconds: float) -> float:
+    """The share of a line, 0 to 1, that something may hide that comes in front of it in so many seconds."""
+    return max(MOST_A_SECOND * seconds, LEAST_AT_ONCE)
+
+
 class Cover(NamedTuple):
     """What is in front of lines.
 
     Attributes:
         is_covered: ``(T,)``, whether something hides a part of the line, and the rest is there as before.
-        is_clear: ``(T,)``, whether nothing of it is hidden.
+        hidden: ``(T,)``, the share of their length that is hidden, 0 to 1.
+        is_clear: ``(T,)``, whether nothing of it is hidden, or what is left of it is another text.
         fit: ``(T,)``, how much what is not hidden looks like itself, -1 to 1.
     """
 
     is_covered: NDArray[np.bool_]
+    hidden: NDArray[np.float64]
     is_clear: NDArray[np.bool_]
     fit: NDArray[np.float64]
 
@@ -116,9 +127,16 @@ def cover(before: Patches, now: Patches) -> Cover:
     hidden = changed & (np.maximum(share[:, 0], share[:, 2]) >= HIDDEN_SHARE)
     left = ~(_grown(hidden, EDGE_COLUMNS) | (changed & _grown(hidden, ASKEW_COLUMNS)))
     # What is above and below it, too: behind what is written over a picture, the picture moves.
-    fit = flow.fit(Patches(before.levels, before.inside & np.tile(left, (1, 3 * BAND_ROWS))), now)
-    is_covered = (hidden.sum(axis=1) >= LEAST_HIDDEN) & (left.mean(axis=1) >= LEAST_LEFT) & (fit >= LEFT_FIT)
-    return Cover(is_covered, ~hidden.any(axis=1), fit)
+    fit = _fit(before, now, np.tile(left, (1, 3 * BAND_ROWS)))
+    letters = _fit(before, now, np.tile(left, (1, 3 * BAND_ROWS)) & _IN_LINE)
+    is_alike = (fit >= LEFT_FIT) & (letters >= LEFT_FIT)
+    is_covered = (hidden.sum(axis=1) >= LEAST_HIDDEN) & (left.mean(axis=1) >= LEAST_LEFT) & is_alike
+    is_other = (left.mean(axis=1) >= LEAST_LEFT) & (letters < OTHER_FIT)
+    return Cover(is_covered, hidden.mean(axis=1), ~hidden.any(axis=1) | is_other, fit)
+
+
+def _fit(before: Patches, now: Patches, where: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return flow.fit(Patches(before.levels, before.inside & where), now)
 
 
 def _grown(columns: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
@@ -126,6 +144,7 @@ def _grown(columns: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
 
 
 _SHAPE = -1, 3, BAND_ROWS, COLUMNS
+_IN_LINE = np.repeat([False, True, False], BAND_ROWS * COLUMNS)
 _WEIGHTS = flow.spread(
     np.concatenate(
         [(flow.evenly(BAND_ROWS) - 1) * BAND_HEIGHT, flow.evenly(BAND_ROWS), 1 + flow.evenly(BAND_ROWS) * BAND_HEIGHT]

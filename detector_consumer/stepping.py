@@ -131,12 +131,13 @@ class Step:
         chosen = which[trusted]
         self.now[chosen], self.fit[chosen], self.is_led[chosen] = led.corners[trusted], fit[trusted], True
 
-    def see_covered(self, clear: Patches, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def see_covered(self, clear: Patches, which: NDArray[np.bool_], most: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Leave lines where they were expected that something hides in part: its pixels would take them along.
 
         Args:
             clear: what they looked like when nothing was in front of them.
             which: ``(T,)``, of which lines that is not long ago.
+            most: ``(T,)``, the share of each that may be hidden, 0 to 1; of more it is shorter.
 
         Returns:
             ``(T,)``, in front of which nothing is.
@@ -148,6 +149,7 @@ class Step:
         expected = cover(clear.of(unlike), bands(self._grey, self._expected[unlike]))
         is_clear[unlike] = expected.is_clear
         is_asked = which[unlike] & expected.is_covered & (expected.fit > self.fit[unlike] + ALIKE)
+        is_asked &= expected.hidden <= most[unlike]
         asked = unlike[is_asked]
         if not len(asked):
             return is_clear

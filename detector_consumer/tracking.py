@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_consumer import flow
-from detector_consumer.covering import Front, bands
+from detector_consumer.covering import Front, bands, most_at_once
 from detector_consumer.flow import Grey
 from detector_consumer.matching import SAME_PLACE_IOU, Lines, Overlap, match, overlaps
 from detector_consumer.motion import Motion
@@ -219,6 +219,7 @@ def _move(source: Source, grey: Grey, motion: Motion, at_ns: int) -> None:
     is_clear = step.see_covered(
         flow.stacked(track.front.clear for track in tracks if track.front.clear is not None),
         np.array([track.front.is_fresh(at_ns) for track in tracks]),
+        np.where(is_behind, 1.0, most_at_once(seconds)),
     )
     step.ask_companions(np.array([not track.is_speed_known for track in tracks]))
     step.look_around()

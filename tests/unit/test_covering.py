@@ -190,3 +190,38 @@ def test_a_camera_that_shakes_sees_it_all_the_same() -> None:
         if tracks[0].is_visible:
             assert bounding_box(tracks[0].polygon) == pytest.approx(bounding_box(placed(camera(number))), abs=2.0)
     assert tracks[0].is_visible
+
+
+def is_told_covered(*pictures: Grey, every: int = 1) -> bool:
+    """Whether a sign counts as covered after it has looked like the first picture, and then like these."""
+    tracker = begun(pictures[0])
+    for number, picture in enumerate(pictures[1:], start=1):
+        tracker.advance(KEY, noisy(picture, number), 1.0, Motion.none(), at_ns(number * every))
+    (track,) = tracker.tracks(KEY)
+    return track.is_covered
+
+
+def on_a_plate(text: str, length_px: int) -> Grey:
+    """A sign's text on a plate that reaches above and below it, and so far along it."""
+    x0, y0, _, y1 = map(round, SIGN)
+    drawn = wall()
+    drawn[y0 - 12 : y1 + 12, x0 - 8 : x0 + length_px] = 235
+    cv2.putText(drawn, text, (x0 + 4, y1 - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.6, 20, 1, cv2.LINE_AA)
+    return drawn
+
+
+def test_a_plate_that_becomes_shorter_with_its_text_covers_nothing() -> None:
+    long, short = on_a_plate("PLATFORM 12", 128), on_a_plate("PLATFORM", 96)
+    # In one picture it is as if somebody stood there.
+    assert covered(noisy(long, 1), noisy(short, 2)) == (True, False)
+    assert not is_told_covered(*[long] * 10, *[short] * 10)
+    assert is_told_covered(*[long] * 10, *[with_walker(long, 380 - 6 * number) for number in range(12)])
+
+
+def test_what_walks_into_a_sign_covers_it_however_seldom_it_is_seen() -> None:
+    sign = with_sign(wall())
+    assert is_told_covered(*[sign] * 4, *[with_walker(sign, 390 - 36 * number) for number in range(3)], every=6)
+
+
+def test_where_the_letters_that_are_left_are_others_nothing_is_covered() -> None:
+    assert covered(noisy(on_a_plate("PLATFORM 12", 128), 1), noisy(on_a_plate("EXIT ONLY", 96), 2)) == (False, True)
