@@ -30,7 +30,7 @@ LEAST_HIDDEN, LEAST_LEFT = 2, 0.2
 LEFT_FIT, OTHER_FIT = 0.87, 0.7
 """And it is so much like it: signs of one scene are at least .92 where somebody walks past them. Where its letters are
 less alike than the second the text is another one, and its plate has changed with it."""
-MOST_A_SECOND, LEAST_AT_ONCE = 3.0, 0.1
+MOST_A_SECOND, LEAST_AT_ONCE = 2.5, 0.1
 """Who comes in front of a line hides so many times its length a second at most. Where more of it, and at least the
 second share, is gone from one frame to the next, the plate that it stands on has become shorter."""
 EDGE_COLUMNS, ASKEW_COLUMNS = 2, 6

@@ -137,7 +137,7 @@ class Step:
         Args:
             clear: what they looked like when nothing was in front of them.
             which: ``(T,)``, of which lines that is not long ago.
-            most: ``(T,)``, the share of each that may be hidden, 0 to 1; of more it is shorter.
+            most: ``(T,)``, below which share, 0 to 1, each may be hidden; of more it is shorter.
 
         Returns:
             ``(T,)``, in front of which nothing is.
@@ -149,7 +149,7 @@ class Step:
         expected = cover(clear.of(unlike), bands(self._grey, self._expected[unlike]))
         is_clear[unlike] = expected.is_clear
         is_asked = which[unlike] & expected.is_covered & (expected.fit > self.fit[unlike] + ALIKE)
-        is_asked &= expected.hidden <= most[unlike]
+        is_asked &= expected.hidden < most[unlike]
         asked = unlike[is_asked]
         if not len(asked):
             return is_clear
