@@ -127,11 +127,12 @@ def cover(before: Patches, now: Patches) -> Cover:
     hidden = changed & (np.maximum(share[:, 0], share[:, 2]) >= HIDDEN_SHARE)
     left = ~(_grown(hidden, EDGE_COLUMNS) | (changed & _grown(hidden, ASKEW_COLUMNS)))
     # What is above and below it, too: behind what is written over a picture, the picture moves.
-    fit = _fit(before, now, np.tile(left, (1, 3 * BAND_ROWS)))
-    letters = _fit(before, now, np.tile(left, (1, 3 * BAND_ROWS)) & _IN_LINE)
+    where = np.tile(left, (1, 3 * BAND_ROWS))
+    fit, letters = _fit(before, now, where), _fit(before, now, where & _IN_LINE)
+    is_enough_left = left.mean(axis=1) >= LEAST_LEFT
     is_alike = (fit >= LEFT_FIT) & (letters >= LEFT_FIT)
-    is_covered = (hidden.sum(axis=1) >= LEAST_HIDDEN) & (left.mean(axis=1) >= LEAST_LEFT) & is_alike
-    is_other = (left.mean(axis=1) >= LEAST_LEFT) & (letters < OTHER_FIT)
+    is_covered = (hidden.sum(axis=1) >= LEAST_HIDDEN) & is_enough_left & is_alike
+    is_other = is_enough_left & (letters < OTHER_FIT)
     return Cover(is_covered, hidden.mean(axis=1), ~hidden.any(axis=1) | is_other, fit)
 
 

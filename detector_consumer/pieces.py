@@ -39,11 +39,13 @@ def is_piece(found: NDArray[np.float64], track: Track, pair: Overlap, source: So
     if track.front.hides(source.at_ns):
         # A piece beside what is in front of a line reaches over its edge.
         return fit >= VISIBLE_FIT
-    return fit >= SURE_FIT and all(_is_there(rest, found, track, source) for rest in beyond(track.corners, found))
+    return fit >= SURE_FIT and all(_is_there(rest, found, now, track, source) for rest in beyond(track.corners, found))
 
 
-def _is_there(rest: NDArray[np.float64], found: NDArray[np.float64], track: Track, source: Source) -> bool:
-    """Whether a line still has letters in a part of it that was not found.
+def _is_there(
+    rest: NDArray[np.float64], found: NDArray[np.float64], now: flow.Patches, track: Track, source: Source
+) -> bool:
+    """Whether a line that looks like this now still has letters in a part of it that was not found.
 
     Where a text dissolves into a shorter one in its place, the line looked like a mixture of both when it was last
     found, and in the shorter one's place it looks like that still.
@@ -53,9 +55,8 @@ def _is_there(rest: NDArray[np.float64], found: NDArray[np.float64], track: Trac
     here, there = (flow.patches(source.grey, part[None] * source.scale).levels.std() for part in (rest, found))
     if here < BLANK * there:
         return False
-    corners = track.corners[None] * source.scale
-    seen = flow.within(track.reference, corners, rest[None] * source.scale)
-    fit = float(flow.fit(seen, flow.patches(source.grey, corners))[0])
+    seen = flow.within(track.reference, track.corners[None] * source.scale, rest[None] * source.scale)
+    fit = float(flow.fit(seen, now)[0])
     return fit >= VISIBLE_FIT or here >= WRITTEN * there
 
 

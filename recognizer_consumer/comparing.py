@@ -59,14 +59,18 @@ def is_another(vote: OpenAppearance, first: Sighting, second: Sighting, *, has_r
     if all(is_unlike(reading.text, vote.winner().text) for reading in (first, second)):
         return True
     if has_rested and are_alike(first.text, second.text):
-        readings = (first,) if second is first else (first, second)
-        return prod(1 - _sureness_where_it_differs(each, vote.winner().text) for each in readings) <= 1 - LIKELY
+        return _are_sure(vote, first) if second is first else _are_sure(vote, first, second)
     return vote.steady is not None and are_steady(first, second)
 
 
 def may_be_another(vote: OpenAppearance, line: Sighting) -> bool:
     """Whether a second reading like this one could make another text of it; see `is_another`."""
-    return (1 - _sureness_where_it_differs(line, vote.winner().text)) ** 2 <= 1 - LIKELY
+    return _are_sure(vote, line, line)
+
+
+def _are_sure(vote: OpenAppearance, *readings: Sighting) -> bool:
+    """Whether readings are sure of what differs from the vote, all of them together."""
+    return prod(1 - _sureness_where_it_differs(each, vote.winner().text) for each in readings) <= 1 - LIKELY
 
 
 def _sureness_where_it_differs(line: Sighting, text: str) -> float:
@@ -161,10 +165,8 @@ def correction(vote: OpenAppearance, line: Sighting) -> Correction:
     stretch = _proportions(line.region.polygon) / _proportions(vote.before[1].region.polygon)
     if not 1 / STRETCH < stretch < STRETCH:
         return Correction.NONE
-    (length, height), before_length = (
-        polygon_size_wh(line.region.polygon),
-        polygon_size_wh(vote.before[1].region.polygon)[0],
-    )
+    length, height = polygon_size_wh(line.region.polygon)
+    before_length, _ = polygon_size_wh(vote.before[1].region.polygon)
     # What the detector has just found a little higher, and no longer, is no nearer.
     nearer = min(height / max(vote.tallest_px, 1.0), length / max(before_length, 1.0))
     if line.view >= BETTER_VIEW * vote.clearest or nearer >= BETTER_VIEW:
@@ -176,11 +178,8 @@ def correction(vote: OpenAppearance, line: Sighting) -> Correction:
 
 def _differs_much(vote: OpenAppearance, line: Sighting) -> bool:
     """Whether a reading is sure that more than a few letters are others."""
-    text = vote.winner().text
-    return (
-        Levenshtein.distance(folded_text(line.text), folded_text(text)) > FEW
-        and _sureness_where_it_differs(line, text) >= LIKELY
-    )
+    edits = Levenshtein.distance(folded_text(line.text), folded_text(vote.winner().text))
+    return edits > FEW and _are_sure(vote, line)
 
 
 def stood_alone(vote: OpenAppearance, waiting: Waiting, info: FrameInfo) -> bool:
